@@ -1,0 +1,1 @@
+//! A Key Vault, Entra and IMDS double on loopback.

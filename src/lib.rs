@@ -1,0 +1,11 @@
+//! Keytide mirrors Azure Key Vault objects into Kubernetes Secrets, and rolls the workloads that use them when
+//! their content changes.
+//!
+//! ```text
+//! Key Vault ──survey──▶ what changed ──fetch──▶ render ──▶ Secret ──digest──▶ decide ──▶ pod template ──▶ rollout
+//!   vault/                vault/       vault/   render/    mirror/  digest     rotation/   rotation/
+//! ```
+
+pub mod cli;
+#[cfg(feature = "dev-vault")]
+pub mod devvault;
