@@ -1,0 +1,57 @@
+{{/* The daemon's flags, as environment variables. */}}
+{{- define "keytide.env" -}}
+- name: KEYTIDE_NAMESPACE
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.namespace
+- name: KEYTIDE_LISTEN
+  value: 0.0.0.0:8080
+- name: KEYTIDE_DIGEST_KEY_SECRET
+  value: {{ .Values.digestKeySecret | default (printf "%s-digest-key" (include "keytide.fullname" .)) | quote }}
+- name: KEYTIDE_VAULT_DNS_SUFFIX
+  value: {{ join "," .Values.vaultDnsSuffixes | quote }}
+- name: KEYTIDE_CREDENTIAL
+  value: {{ include "keytide.credential" . }}
+- name: KEYTIDE_MIN_REFRESH_INTERVAL
+  value: {{ .Values.minRefreshInterval | quote }}
+- name: KEYTIDE_SETTLE
+  value: {{ .Values.settle | quote }}
+- name: KEYTIDE_MIN_ROTATION_INTERVAL
+  value: {{ .Values.minRotationInterval | quote }}
+- name: KEYTIDE_LOG_FORMAT
+  value: {{ .Values.log.format }}
+- name: KEYTIDE_LOG_FILTER
+  value: {{ .Values.log.filter | quote }}
+{{- if or .Values.caBundle.configMap .Values.caBundle.secret }}
+- name: KEYTIDE_CA_BUNDLE
+  value: /etc/keytide/ca/bundle.pem
+{{- end }}
+{{- /* The webhook keeps what is set already, so these hold with it and without it. */}}
+{{- with .Values.identity.clientId }}
+- name: AZURE_CLIENT_ID
+  value: {{ . | quote }}
+{{- end }}
+{{- with .Values.identity.tenantId }}
+- name: AZURE_TENANT_ID
+  value: {{ . | quote }}
+{{- end }}
+{{- if .Values.identity.projectedToken }}
+- name: AZURE_FEDERATED_TOKEN_FILE
+  value: /var/run/secrets/azure/tokens/azure-identity-token
+- name: AZURE_AUTHORITY_HOST
+  value: {{ .Values.identity.authorityHost | quote }}
+{{- end }}
+{{- if or .Values.proxy.httpsProxy .Values.proxy.httpProxy .Values.proxy.noProxy }}
+{{- with .Values.proxy.httpsProxy }}
+- name: HTTPS_PROXY
+  value: {{ . | quote }}
+{{- end }}
+{{- with .Values.proxy.httpProxy }}
+- name: HTTP_PROXY
+  value: {{ . | quote }}
+{{- end }}
+{{- $direct := list "169.254.169.254" "localhost" "127.0.0.1" "kubernetes" "kubernetes.default" "kubernetes.default.svc" "kubernetes.default.svc.cluster.local" "$(KUBERNETES_SERVICE_HOST)" }}
+- name: NO_PROXY
+  value: {{ join "," (concat (compact (list (trimAll ", " .Values.proxy.noProxy))) $direct) | quote }}
+{{- end }}
+{{- end -}}

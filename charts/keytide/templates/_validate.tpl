@@ -1,0 +1,147 @@
+{{/*
+Stops the release with a sentence per mistake that says what to write instead. Here is what the schema
+can't say at all (how values depend on each other) or could only say as a regular expression. What it
+says well (types, unknown keys, enums) is left to it.
+*/}}
+{{- define "keytide.validate" -}}
+{{- $errors := concat
+  (include "keytide.validate.vaults" . | fromYamlArray)
+  (include "keytide.validate.identity" . | fromYamlArray)
+  (include "keytide.validate.daemon" . | fromYamlArray)
+-}}
+{{- with $errors -}}
+{{- fail (printf "\n\n  * %s\n" (join "\n  * " .)) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "keytide.validate.vaults" -}}
+{{- $errors := list -}}
+{{- $grants := dict -}}
+{{- range $vault, $grant := .Values.vaults -}}
+  {{- $at := printf "vaults.%s" $vault -}}
+  {{- $host := lower $vault -}}
+  {{- if contains "/" $vault -}}
+    {{- $errors = append $errors (printf "%s: write the vault's name or its host, without https:// and without a path, such as %s" $at (regexReplaceAll "^https?://|/.*$" $host "" | default "contoso.vault.azure.net")) -}}
+  {{- else if contains "." $vault -}}
+    {{- if not (regexMatch `^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+$` $host) -}}
+      {{- $errors = append $errors (printf "%s is not a host: write the vault's name, such as contoso, or its host, such as contoso.%s" $at (first $.Values.vaultDnsSuffixes)) -}}
+    {{- else -}}
+      {{- $known := false -}}
+      {{- range $.Values.vaultDnsSuffixes -}}
+        {{- if hasSuffix (printf ".%s" (lower .)) $host -}}{{- $known = true -}}{{- end -}}
+      {{- end -}}
+      {{- if not $known -}}
+        {{- $errors = append $errors (printf "%s: the daemon doesn't ask hosts outside vaultDnsSuffixes (%s): correct the host, or add its suffix there" $at (join ", " $.Values.vaultDnsSuffixes)) -}}
+      {{- end -}}
+    {{- end -}}
+  {{- else if or (not (regexMatch "^[a-z][a-z0-9-]{1,22}[a-z0-9]$" $host)) (contains "--" $host) -}}
+    {{- $errors = append $errors (printf "%s is not a Key Vault's name: one has 3 to 24 letters, digits and single dashes, begins with a letter and ends with a letter or digit" $at) -}}
+  {{- end -}}
+  {{- $name := include "keytide.grantName" (dict "root" $ "vault" $vault) -}}
+  {{- if hasKey $grants $name -}}
+    {{- $errors = append $errors (printf "vaults.%s and %s would both become the grant %s: write them as one, or create a KeyVaultGrant of your own for one of them" (get $grants $name) $at $name) -}}
+  {{- end -}}
+  {{- $_ := set $grants $name $vault -}}
+  {{- $errors = concat $errors (include "keytide.validate.ids" (dict "at" $at "identity" $grant) | fromYamlArray) -}}
+  {{- if not $grant.namespaces -}}
+    {{- $errors = append $errors (printf "%s.namespaces is missing: write the namespaces that may mirror from this vault, such as namespaces: [runners]. There is no default; [\"*\"] means every namespace" $at) -}}
+  {{- end -}}
+  {{- range $i, $namespace := $grant.namespaces -}}
+    {{- if not (regexMatch `^[a-z0-9*]([a-z0-9*-]{0,61}[a-z0-9*])?$` $namespace) -}}
+      {{- $errors = append $errors (printf "%s.namespaces[%d] is %q, which no namespace can be called: use small letters, digits and dashes, and * for any characters" $at $i $namespace) -}}
+    {{- end -}}
+  {{- end -}}
+  {{- if not $grant.objects -}}
+    {{- $errors = append $errors (printf "%s.objects is missing: write the vault objects that may be mirrored, such as objects: [{kind: secret, name: \"*\"}]" $at) -}}
+  {{- end -}}
+  {{- range $i, $object := $grant.objects -}}
+    {{- if not (and $object.kind $object.name) -}}
+      {{- $errors = append $errors (printf "%s.objects[%d] needs both kind and name, such as {kind: secret, name: \"*\"}" $at $i) -}}
+    {{- else if not (regexMatch `^[a-zA-Z0-9*-]{1,127}$` $object.name) -}}
+      {{- $errors = append $errors (printf "%s.objects[%d].name is %q, which no vault object can be called: use letters, digits and dashes, and * for any characters" $at $i $object.name) -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
+{{- toYaml $errors -}}
+{{- end -}}
+
+{{/* clientId and tenantId of anything that has them. */}}
+{{- define "keytide.validate.ids" -}}
+{{- $errors := list -}}
+{{- $uuid := `^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$` -}}
+{{- with .identity.clientId -}}
+  {{- if not (regexMatch $uuid .) -}}
+    {{- $errors = append $errors (printf "%s.clientId is %q: write the identity's client ID (its application ID, not its name or resource ID), such as 01234567-89ab-cdef-0123-456789abcdef" $.at .) -}}
+  {{- end -}}
+{{- end -}}
+{{- with .identity.tenantId -}}
+  {{- if not (or (regexMatch $uuid .) (regexMatch `^[a-zA-Z0-9-]+(\.[a-zA-Z0-9-]+)+$` .)) -}}
+    {{- $errors = append $errors (printf "%s.tenantId is %q: write the tenant's ID, such as 01234567-89ab-cdef-0123-456789abcdef, or its domain, such as contoso.onmicrosoft.com" $.at .) -}}
+  {{- end -}}
+{{- end -}}
+{{- toYaml $errors -}}
+{{- end -}}
+
+{{- define "keytide.validate.identity" -}}
+{{- $errors := include "keytide.validate.ids" (dict "at" "identity" "identity" .Values.identity) | fromYamlArray -}}
+{{- with .Values.identity -}}
+  {{- if .projectedToken -}}
+    {{- if not (has .type (list "auto" "workloadIdentity")) -}}
+      {{- $errors = append $errors (printf "identity.projectedToken is for workload identity, and identity.type is %s: write type: workloadIdentity, or leave projectedToken out" .type) -}}
+    {{- end -}}
+    {{- if not (and .clientId .tenantId) -}}
+      {{- $errors = append $errors "identity.projectedToken needs identity.clientId and identity.tenantId, since no webhook is asked for them: write both" -}}
+    {{- end -}}
+    {{- if not (hasPrefix "https://" .authorityHost) -}}
+      {{- $errors = append $errors (printf "identity.authorityHost is %q: write the Microsoft Entra endpoint with https://, such as https://login.microsoftonline.com/" .authorityHost) -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
+{{- if not (or .Values.serviceAccount.create .Values.serviceAccount.name) -}}
+  {{- $errors = append $errors "serviceAccount.create is false and serviceAccount.name is empty: write the name of a ServiceAccount. (The namespace's default one would share the daemon's rights with every Pod there.)" -}}
+{{- end -}}
+{{- toYaml $errors -}}
+{{- end -}}
+
+{{- define "keytide.validate.daemon" -}}
+{{- $errors := list -}}
+{{- if gt (int64 .Values.replicaCount) 1 -}}
+  {{- $errors = append $errors (printf "replicaCount is %d: there is no leader election yet, so write 1, or 0 to stop the daemon" (int64 .Values.replicaCount)) -}}
+{{- end -}}
+{{- range $name := list "minRefreshInterval" "settle" "minRotationInterval" -}}
+  {{- $value := toString (get $.Values $name) -}}
+  {{- if not (regexMatch `^([0-9]+(ms|s|m|h))+$` $value) -}}
+    {{- $errors = append $errors (printf "%s is %q: write a number with its unit (ms, s, m or h), such as 10s or 1m30s" $name $value) -}}
+  {{- end -}}
+{{- end -}}
+{{- range $i, $suffix := .Values.vaultDnsSuffixes -}}
+  {{- if not (regexMatch `^[a-zA-Z0-9-]+(\.[a-zA-Z0-9-]+)+$` $suffix) -}}
+    {{- $errors = append $errors (printf "vaultDnsSuffixes[%d] is %q: write what follows the first dot of a vault's host, such as vault.azure.net" $i $suffix) -}}
+  {{- end -}}
+{{- end -}}
+{{- if and .Values.caBundle.configMap .Values.caBundle.secret -}}
+  {{- $errors = append $errors "caBundle.configMap and caBundle.secret are both set: write one of them" -}}
+{{- end -}}
+{{- range $name := list "httpsProxy" "httpProxy" -}}
+  {{- with get $.Values.proxy $name -}}
+    {{- if not (regexMatch `^https?://[^/]` .) -}}
+      {{- $errors = append $errors (printf "proxy.%s is %q: write the proxy with its scheme, such as http://proxy.example.com:3128" $name .) -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
+{{- if and .Values.metrics.serviceMonitor.enabled (not (.Capabilities.APIVersions.Has "monitoring.coreos.com/v1/ServiceMonitor")) -}}
+  {{- $errors = append $errors "metrics.serviceMonitor.enabled is true, and this cluster has no ServiceMonitor (monitoring.coreos.com/v1): install the Prometheus operator's definitions first, or leave it false. (helm template knows no cluster: add --api-versions monitoring.coreos.com/v1/ServiceMonitor)" -}}
+{{- end -}}
+{{- /* Twice the same name is refused by server-side apply, with a message about managed fields. */ -}}
+{{- $names := dict -}}
+{{- range include "keytide.env" . | fromYamlArray -}}
+  {{- $_ := set $names .name "a value of its own" -}}
+{{- end -}}
+{{- range .Values.extraEnv -}}
+  {{- if hasKey $names .name -}}
+    {{- $errors = append $errors (printf "extraEnv sets %s, which is set by %s already: leave it out" .name (get $names .name)) -}}
+  {{- end -}}
+  {{- $_ := set $names .name "extraEnv" -}}
+{{- end -}}
+{{- toYaml $errors -}}
+{{- end -}}
