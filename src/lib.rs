@@ -6,6 +6,15 @@
 //!   vault/                vault/       vault/   render/    mirror/  digest     rotation/   rotation/
 //! ```
 
+pub mod api;
 pub mod cli;
+pub mod clock;
 #[cfg(feature = "dev-vault")]
 pub mod devvault;
+pub mod digest;
+pub mod mirror;
+pub mod render;
+pub mod rotation;
+pub mod telemetry;
+pub mod vault;
+mod watch;

@@ -1,7 +1,9 @@
 //! The command line: one file per subcommand.
 
+mod crd;
 #[cfg(feature = "dev-vault")]
 mod dev_vault;
+mod run;
 
 use std::process::ExitCode;
 
@@ -15,8 +17,19 @@ pub struct Cli {
     command: Command,
 }
 
+/// How a subcommand ends: an error is a sentence for the person at the terminal.
+type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the daemon: mirror vaults into Secrets and roll workloads
+    Run(run::Run),
+    /// Print the CustomResourceDefinitions, or apply them
+    Crd(crd::Crd),
     /// Serve a Key Vault, Entra and IMDS double on loopback, for tests and demos
     #[cfg(feature = "dev-vault")]
     DevVault(dev_vault::DevVault),
@@ -25,7 +38,9 @@ enum Command {
 impl Cli {
     /// Runs the chosen subcommand; an error is printed as one sentence and gives a non-zero exit code.
     pub fn execute(self) -> ExitCode {
-        let result: Result<(), Box<dyn std::error::Error>> = match self.command {
+        let result = match self.command {
+            Command::Run(command) => command.execute(),
+            Command::Crd(command) => command.execute(),
             #[cfg(feature = "dev-vault")]
             Command::DevVault(command) => command.execute(),
         };

@@ -1,0 +1,47 @@
+//! The custom resources of `keytide.dev/v1alpha1`, one file per kind. Their field docs are what `kubectl explain`
+//! prints, and their validation rules what `kubectl apply` says. Never logic: what a resource means is decided
+//! in [`crate::mirror`].
+
+pub mod condition;
+mod grant;
+mod mirror;
+
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+pub use grant::{GrantIdentity, GrantedObjects, KeyVaultGrant, KeyVaultGrantSpec};
+pub use mirror::{
+    DataEntry, DeletionPolicy, KeyVaultMirror, KeyVaultMirrorSpec, KeyVaultMirrorStatus,
+    MirroredObject, SecretType, Target, TargetStatus, VaultObject,
+};
+
+/// The API group of all of Keytide's resources, annotations and labels.
+pub const GROUP: &str = "keytide.dev";
+
+/// A Key Vault, by its name or by its URL: exactly one of them.
+#[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = Rule::new("has(self.name) != has(self.url)").message("give either name or url of the vault, not both and not neither")
+)]
+pub struct VaultRef {
+    /// Name of the Key Vault, such as `contoso-runners`. The DNS suffix of the cloud is the daemon's configuration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[a-zA-Z][a-zA-Z0-9-]{1,22}[a-zA-Z0-9]$"))]
+    pub name: Option<String>,
+    /// URL of the Key Vault, such as `https://contoso-runners.vault.azure.net`. Its host must be under one of the DNS
+    /// suffixes that the daemon is configured with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^https://[a-zA-Z0-9.-]+/?$"))]
+    pub url: Option<String>,
+}
+
+/// What an object of a Key Vault is.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, schemars::JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum ObjectKind {
+    /// A secret: a value of at most 25 KB.
+    #[default]
+    Secret,
+}

@@ -1,0 +1,111 @@
+//! Who owns what on a target, read from its managedFields
+//! (<https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management>). Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
+use serde_json::Value;
+
+/// Start of a mirror's name as a field manager; its UID follows.
+const MANAGER_PREFIX: &str = "keytide/";
+
+/// Name under which the mirror with this UID writes: every mirror is a manager of its own, so that several can fill one
+/// target and each drops its own keys only.
+pub fn manager(uid: &str) -> String {
+    format!("{MANAGER_PREFIX}{uid}")
+}
+
+/// What one manager owns, as far as mirrors care.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Fields {
+    pub data: BTreeSet<String>,
+    pub labels: BTreeSet<String>,
+    pub annotations: BTreeSet<String>,
+    /// UIDs of ownerReferences.
+    pub owners: BTreeSet<String>,
+}
+
+/// Who owns what on a target.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Ownership {
+    managers: BTreeMap<String, Fields>,
+}
+
+impl Ownership {
+    /// Reads managedFields; entries of one manager (it may have several, by operation) are one.
+    pub fn of(entries: &[ManagedFieldsEntry]) -> Self {
+        let mut managers: BTreeMap<String, Fields> = BTreeMap::new();
+        for entry in entries {
+            let fields = managers.entry(entry.manager.clone().unwrap_or_default()).or_default();
+            let Some(tree) = entry.fields_v1.as_ref().map(|fields| &fields.0) else { continue };
+            fields.data.extend(names(&tree["f:data"], "f:"));
+            fields.labels.extend(names(&tree["f:metadata"]["f:labels"], "f:"));
+            fields.annotations.extend(names(&tree["f:metadata"]["f:annotations"], "f:"));
+            fields.owners.extend(names(&tree["f:metadata"]["f:ownerReferences"], "k:").filter_map(|key| {
+                let key: Value = serde_json::from_str(&key).ok()?;
+                Some(key["uid"].as_str()?.to_owned())
+            }));
+        }
+        Self { managers }
+    }
+
+    /// What the mirror with this UID owns.
+    pub fn mirror(&self, uid: &str) -> Option<&Fields> {
+        self.managers.get(&manager(uid))
+    }
+
+    /// A manager that is no mirror and owns this key of the data.
+    pub fn outsider(&self, key: &str) -> Option<&str> {
+        self.managers
+            .iter()
+            .find(|(name, fields)| !name.starts_with(MANAGER_PREFIX) && fields.data.contains(key))
+            .map(|(name, _)| name.as_str())
+    }
+
+    /// Whether anybody but mirrors has written to the target.
+    pub fn has_outsiders(&self) -> bool {
+        self.managers.keys().any(|name| !name.starts_with(MANAGER_PREFIX))
+    }
+}
+
+fn names(tree: &Value, prefix: &str) -> impl Iterator<Item = String> {
+    tree.as_object()
+        .into_iter()
+        .flat_map(|fields| fields.keys())
+        .filter_map(move |name| name.strip_prefix(prefix).map(str::to_owned))
+        .collect::<Vec<_>>()
+        .into_iter()
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::FieldsV1;
+    use serde_json::json;
+
+    use super::*;
+
+    fn entry(manager: &str, fields: Value) -> ManagedFieldsEntry {
+        ManagedFieldsEntry {
+            manager: Some(manager.to_owned()),
+            fields_v1: Some(FieldsV1(fields)),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn keys_and_owners_are_read() {
+        let ownership = Ownership::of(&[
+            entry(
+                "keytide/u1",
+                json!({"f:data": {".": {}, "f:token": {}}, "f:metadata": {"f:labels": {"f:l": {}}, "f:ownerReferences": {"k:{\"uid\":\"o\"}": {}}}}),
+            ),
+            entry("kubectl-edit", json!({"f:data": {"f:other": {}}})),
+        ]);
+        let ours = ownership.mirror("u1").expect("owned");
+        assert_eq!(ours.data, BTreeSet::from(["token".to_owned()]));
+        assert_eq!(ours.owners, BTreeSet::from(["o".to_owned()]));
+        assert_eq!(ownership.outsider("other"), Some("kubectl-edit"));
+        assert_eq!(ownership.outsider("token"), None);
+        assert!(ownership.has_outsiders());
+    }
+}

@@ -1,0 +1,365 @@
+//! What to do with a target: a function of what the mirror wants, what is there and who else wants a part of it. Pure.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::ownership::Ownership;
+use super::record::{Content, Record, annotation, records};
+use crate::api::{DeletionPolicy, SecretType};
+
+/// Label on every target: what the daemon's watch of Secrets is limited to.
+pub const MIRRORED_LABEL: &str = "keytide.dev/mirrored";
+
+/// What a mirror wants its target to be.
+#[derive(Clone, Debug)]
+pub struct Desired {
+    /// Name and UID of the mirror.
+    pub mirror: String,
+    pub uid: String,
+    pub digest_key: String,
+    pub deletion_policy: DeletionPolicy,
+    pub labels: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
+    pub keys: BTreeMap<String, Content>,
+}
+
+/// A target as it is.
+#[derive(Clone, Debug)]
+pub struct Existing {
+    pub uid: String,
+    pub resource_version: String,
+    pub labels: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
+    pub records: BTreeMap<String, Record>,
+    pub ownership: Ownership,
+}
+
+impl Existing {
+    /// Takes from a Secret's metadata what a decision needs.
+    pub fn of(metadata: &ObjectMeta) -> Self {
+        let annotations = metadata.annotations.clone().unwrap_or_default();
+        Self {
+            uid: metadata.uid.clone().unwrap_or_default(),
+            resource_version: metadata.resource_version.clone().unwrap_or_default(),
+            labels: metadata.labels.clone().unwrap_or_default(),
+            records: records(&annotations),
+            annotations,
+            ownership: Ownership::of(metadata.managed_fields.as_deref().unwrap_or_default()),
+        }
+    }
+}
+
+/// Another mirror of the namespace that wants the same target.
+#[derive(Clone, Debug)]
+pub struct Rival {
+    pub name: String,
+    pub uid: String,
+    pub type_: SecretType,
+    pub keys: Vec<String>,
+    /// It comes first where nobody holds what both want: it is older, or as old and of smaller UID.
+    pub precedes: bool,
+}
+
+/// The decision.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Plan {
+    /// The target is as it should be.
+    InSync,
+    /// The target is to be written.
+    Write(Write),
+    /// Someone else has it.
+    Conflict(Conflict),
+}
+
+/// A write that was decided on.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Write {
+    /// UID and resourceVersion that it was decided on; none where there is no target yet.
+    pub precondition: Option<(String, String)>,
+    pub record: Record,
+    /// Whether content changes, and not just its surroundings.
+    pub changes_content: bool,
+}
+
+/// Who has what the mirror wants.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Conflict {
+    #[error(
+        "Secret {target} exists and was not made by Keytide; give the mirror another spec.target.name, or delete the Secret, and the mirror makes it anew"
+    )]
+    Foreign { target: String },
+    #[error(
+        "key {key} of Secret {target} belongs to mirror {winner}; remove it from one of the two mirrors, or give this one another target"
+    )]
+    Key { target: String, key: String, winner: String },
+    #[error(
+        "mirror {winner} makes Secret {target} with type {type_}; give both mirrors one type, or this one another target"
+    )]
+    Type { target: String, type_: SecretType, winner: String },
+    #[error(
+        "key {key} of Secret {target} belongs to field manager {manager}; remove the key from the Secret, or give the mirror another key"
+    )]
+    Outsider { target: String, key: String, manager: String },
+}
+
+/// Decides.
+pub fn plan(
+    target: &str,
+    type_: SecretType,
+    desired: &Desired,
+    existing: Option<&Existing>,
+    rivals: &[Rival],
+    now: Timestamp,
+) -> Plan {
+    if let Some(conflict) = conflict(target, type_, desired, existing, rivals) {
+        return Plan::Conflict(conflict);
+    }
+    let before = existing.and_then(|existing| existing.records.get(&desired.uid));
+    let record = next_record(desired, before, now);
+    let changes_content = before.is_none_or(|before| {
+        before.keys.len() != record.keys.len()
+            || record.keys.iter().any(|(key, now)| before.keys.get(key).is_none_or(|b| b.changed != now.changed))
+    });
+    match existing {
+        Some(existing) if before == Some(&record) && is_whole(desired, existing) => Plan::InSync,
+        _ => Plan::Write(Write {
+            precondition: existing.map(|e| (e.uid.clone(), e.resource_version.clone())),
+            record,
+            changes_content,
+        }),
+    }
+}
+
+fn conflict(
+    target: &str,
+    type_: SecretType,
+    desired: &Desired,
+    existing: Option<&Existing>,
+    rivals: &[Rival],
+) -> Option<Conflict> {
+    let target = target.to_owned();
+    let record_of = |uid: &str| existing.and_then(|existing| existing.records.get(uid));
+    let ours = record_of(&desired.uid);
+    if existing.is_some() && ours.is_none() && rivals.iter().all(|rival| record_of(&rival.uid).is_none()) {
+        return Some(Conflict::Foreign { target });
+    }
+    for rival in rivals {
+        let theirs = record_of(&rival.uid);
+        let wins = match (ours.is_some(), theirs.is_some()) {
+            (true, false) => false,
+            (false, true) => true,
+            _ => rival.precedes,
+        };
+        if wins && rival.type_ != type_ {
+            return Some(Conflict::Type { target, type_: rival.type_, winner: rival.name.clone() });
+        }
+        for key in rival.keys.iter().filter(|key| desired.keys.contains_key(*key)) {
+            let held = |record: Option<&Record>| record.is_some_and(|record| record.keys.contains_key(key));
+            let wins = match (held(ours), held(theirs)) {
+                (true, false) => false,
+                (false, true) => true,
+                _ => rival.precedes,
+            };
+            if wins {
+                return Some(Conflict::Key { target, key: key.clone(), winner: rival.name.clone() });
+            }
+        }
+    }
+    // A key that was ours and is another's now is drift, and taken back; one that never was ours is not.
+    let ownership = existing.map(|existing| &existing.ownership)?;
+    desired.keys.keys().filter(|key| ours.is_none_or(|ours| !ours.keys.contains_key(*key))).find_map(|key| {
+        ownership.outsider(key).map(|manager| Conflict::Outsider {
+            target: target.clone(),
+            key: key.clone(),
+            manager: manager.to_owned(),
+        })
+    })
+}
+
+fn next_record(desired: &Desired, before: Option<&Record>, now: Timestamp) -> Record {
+    let same_digest_key = before.is_some_and(|before| before.digest_key == desired.digest_key);
+    let key_record = |(key, content): (&String, &Content)| {
+        let before = before.and_then(|before| before.keys.get(key));
+        (key.clone(), content.record(before, same_digest_key, now))
+    };
+    Record {
+        mirror: desired.mirror.clone(),
+        digest_key: desired.digest_key.clone(),
+        deletion_policy: desired.deletion_policy,
+        keys: desired.keys.iter().map(key_record).collect(),
+    }
+}
+
+/// Whether all that the mirror wrote is still there and its own: what another manager changes, it takes over.
+fn is_whole(desired: &Desired, existing: &Existing) -> bool {
+    let Some(ours) = existing.ownership.mirror(&desired.uid) else { return false };
+    let owns_reference = ours.owners.contains(&desired.uid);
+    ours.data.iter().eq(desired.keys.keys())
+        && owns_reference == (desired.deletion_policy == DeletionPolicy::Delete)
+        && ours.labels.iter().eq(with(&desired.labels, MIRRORED_LABEL).keys())
+        && ours.annotations.iter().eq(with(&desired.annotations, &annotation(&desired.uid)).keys())
+        && desired.labels.iter().all(|(name, value)| existing.labels.get(name) == Some(value))
+        && desired.annotations.iter().all(|(name, value)| existing.annotations.get(name) == Some(value))
+}
+
+fn with(map: &BTreeMap<String, String>, name: &str) -> BTreeMap<String, ()> {
+    map.keys().cloned().chain([name.to_owned()]).map(|name| (name, ())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("in range")
+    }
+
+    fn desired(uid: &str, digest: &str) -> Desired {
+        let content =
+            Content { digest: digest.into(), object: "o".into(), version: format!("of {digest}"), updated: None };
+        Desired {
+            mirror: format!("mirror-{uid}"),
+            uid: uid.into(),
+            digest_key: "k".into(),
+            deletion_policy: DeletionPolicy::Delete,
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            keys: BTreeMap::from([("token".to_owned(), content)]),
+        }
+    }
+
+    fn managed(manager: &str, fields: Value) -> ManagedFieldsEntry {
+        ManagedFieldsEntry {
+            manager: Some(manager.into()),
+            fields_v1: Some(FieldsV1(fields)),
+            ..Default::default()
+        }
+    }
+
+    /// The target as it is after `desired` was written at `now`.
+    fn written(desired: &Desired, now: Timestamp) -> Existing {
+        let uid = &desired.uid;
+        let name = annotation(uid);
+        let fields = json!({
+            "f:data": {"f:token": {}},
+            "f:metadata": {
+                "f:labels": {format!("f:{MIRRORED_LABEL}"): {}},
+                "f:annotations": {format!("f:{name}"): {}},
+                "f:ownerReferences": {format!("k:{{\"uid\":\"{uid}\"}}"): {}},
+            }
+        });
+        Existing {
+            uid: "s".into(),
+            resource_version: "1".into(),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            records: BTreeMap::from([(uid.clone(), next_record(desired, None, now))]),
+            ownership: Ownership::of(&[managed(&format!("keytide/{uid}"), fields)]),
+        }
+    }
+
+    fn decide(desired: &Desired, existing: Option<&Existing>, rivals: &[Rival]) -> Plan {
+        plan("t", SecretType::Opaque, desired, existing, rivals, at(100))
+    }
+
+    fn rival(precedes: bool) -> Rival {
+        Rival {
+            name: "mirror-r".into(),
+            uid: "r".into(),
+            type_: SecretType::Opaque,
+            keys: vec!["token".into()],
+            precedes,
+        }
+    }
+
+    #[test]
+    fn a_missing_target_is_written_without_precondition() {
+        let Plan::Write(write) = decide(&desired("u", "a"), None, &[]) else { panic!("a write") };
+        assert!(write.precondition.is_none() && write.changes_content);
+        assert!(write.record.keys["token"].first);
+    }
+
+    #[test]
+    fn equal_content_is_not_written_again() {
+        let wanted = desired("u", "a");
+        assert_eq!(decide(&wanted, Some(&written(&wanted, at(1))), &[]), Plan::InSync);
+    }
+
+    #[test]
+    fn other_content_is_written_on_what_was_seen() {
+        let existing = written(&desired("u", "a"), at(1));
+        let Plan::Write(write) = decide(&desired("u", "b"), Some(&existing), &[]) else { panic!("a write") };
+        assert_eq!(write.precondition, Some(("s".into(), "1".into())));
+        assert_eq!(write.record.keys["token"].changed, at(100));
+    }
+
+    #[test]
+    fn drift_is_repaired_and_is_no_change_of_content() {
+        let wanted = desired("u", "a");
+        let mut existing = written(&wanted, at(1));
+        existing.ownership = Ownership::of(&[
+            managed("keytide/u", json!({})),
+            managed("kubectl-edit", json!({"f:data": {"f:token": {}}})),
+        ]);
+        let Plan::Write(write) = decide(&wanted, Some(&existing), &[]) else { panic!("a write") };
+        assert!(!write.changes_content);
+        assert_eq!(write.record.keys["token"].changed, at(1));
+    }
+
+    #[test]
+    fn a_foreign_target_is_left_alone() {
+        let mut existing = written(&desired("x", "a"), at(1));
+        existing.records.clear();
+        let plan = decide(&desired("u", "a"), Some(&existing), &[]);
+        assert!(matches!(plan, Plan::Conflict(Conflict::Foreign { .. })));
+    }
+
+    #[test]
+    fn a_key_that_an_outsider_owns_is_left_alone() {
+        let mut before = desired("u", "a");
+        let mut existing = written(&before, at(1));
+        existing.ownership = Ownership::of(&[managed("kubectl-edit", json!({"f:data": {"f:more": {}}}))]);
+        let content = before.keys["token"].clone();
+        before.keys.insert("more".into(), content);
+        let plan = decide(&before, Some(&existing), &[]);
+        assert!(matches!(plan, Plan::Conflict(Conflict::Outsider { .. })));
+    }
+
+    #[test]
+    fn the_holder_of_a_key_keeps_it_even_from_an_older_mirror() {
+        let wanted = desired("u", "a");
+        assert_eq!(decide(&wanted, Some(&written(&wanted, at(1))), &[rival(true)]), Plan::InSync);
+        let theirs = written(&desired("r", "a"), at(1));
+        let plan = decide(&wanted, Some(&theirs), &[rival(false)]);
+        assert!(matches!(plan, Plan::Conflict(Conflict::Key { winner, .. }) if winner == "mirror-r"));
+    }
+
+    #[test]
+    fn where_nobody_holds_a_key_the_older_mirror_gets_it() {
+        assert!(matches!(decide(&desired("u", "a"), None, &[rival(true)]), Plan::Conflict(Conflict::Key { .. })));
+        assert!(matches!(decide(&desired("u", "a"), None, &[rival(false)]), Plan::Write(_)));
+    }
+
+    #[test]
+    fn mirrors_of_one_target_agree_on_its_type() {
+        let other = Rival { type_: SecretType::Tls, keys: Vec::new(), ..rival(true) };
+        assert!(matches!(decide(&desired("u", "a"), None, &[other]), Plan::Conflict(Conflict::Type { .. })));
+    }
+
+    #[test]
+    fn another_digest_key_changes_digests_but_not_content() {
+        let before = desired("u", "a");
+        let mut after = desired("u", "a");
+        after.digest_key = "other".into();
+        let content = after.keys.get_mut("token").expect("token");
+        content.digest = "x".into();
+        let Plan::Write(write) = decide(&after, Some(&written(&before, at(1))), &[]) else { panic!("a write") };
+        assert!(!write.changes_content);
+        assert_eq!(write.record.digest_key, "other");
+    }
+}

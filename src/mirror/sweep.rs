@@ -1,0 +1,109 @@
+//! Keys of mirrors that are gone. An ownerReference lets the garbage collector delete a whole target, but not one mirror's
+//! keys of a shared one; and a mirror that was given another target leaves its old one behind. Level-triggered: what is
+//! left over is found by looking, whenever that is.
+
+use std::collections::BTreeMap;
+
+use super::plan::Existing;
+use crate::api::DeletionPolicy;
+
+/// A mirror as far as sweeping is concerned: its UID, and the name of its target.
+pub type LiveMirrors = BTreeMap<String, String>;
+
+/// What to do about a record on a target whose mirror no longer wants it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Sweep {
+    /// Take the mirror's keys out; others have a part in the target.
+    Withdraw { mirror: String, uid: String },
+    /// Delete the target; nobody else has a part in it.
+    Delete { mirror: String, uid: String },
+}
+
+/// What is left over on the target called `target`.
+pub fn leftovers(target: &str, existing: &Existing, live: &LiveMirrors) -> Vec<Sweep> {
+    let wanted = |uid: &str| live.get(uid).is_some_and(|name| name == target);
+    let shared = existing.ownership.has_outsiders() || existing.records.keys().any(|uid| wanted(uid));
+    existing
+        .records
+        .iter()
+        .filter(|(uid, record)| !wanted(uid) && record.deletion_policy == DeletionPolicy::Delete)
+        .filter_map(|(uid, record)| {
+            let (mirror, uid) = (record.mirror.clone(), uid.clone());
+            if shared {
+                Some(Sweep::Withdraw { mirror, uid })
+            } else if live.contains_key(&uid) {
+                Some(Sweep::Delete { mirror, uid })
+            } else {
+                // Its mirror is gone, and it has no other: the garbage collector's, or kept by `--cascade=orphan`.
+                None
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use jiff::Timestamp;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
+
+    use super::*;
+    use crate::mirror::ownership::Ownership;
+    use crate::mirror::record::{KeyRecord, Record};
+
+    fn target(uids: &[&str], policy: DeletionPolicy, outsider: bool) -> Existing {
+        let key = KeyRecord {
+            digest: "d".into(),
+            object: "o".into(),
+            version: "1".into(),
+            updated: None,
+            changed: Timestamp::UNIX_EPOCH,
+            first: true,
+        };
+        let record = |uid: &str| Record {
+            mirror: format!("mirror-{uid}"),
+            digest_key: "k".into(),
+            deletion_policy: policy,
+            keys: BTreeMap::from([(uid.to_owned(), key.clone())]),
+        };
+        let entry = ManagedFieldsEntry { manager: Some("kubectl".into()), ..Default::default() };
+        Existing {
+            uid: "s".into(),
+            resource_version: "1".into(),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            records: uids.iter().map(|uid| ((*uid).to_owned(), record(uid))).collect(),
+            ownership: Ownership::of(if outsider { std::slice::from_ref(&entry) } else { &[] }),
+        }
+    }
+
+    fn live(mirrors: &[(&str, &str)]) -> LiveMirrors {
+        mirrors.iter().map(|(uid, target)| ((*uid).to_owned(), (*target).to_owned())).collect()
+    }
+
+    #[test]
+    fn a_gone_mirror_leaves_a_shared_target() {
+        let existing = target(&["a", "b"], DeletionPolicy::Delete, false);
+        let sweeps = leftovers("t", &existing, &live(&[("a", "t")]));
+        assert_eq!(sweeps, [Sweep::Withdraw { mirror: "mirror-b".into(), uid: "b".into() }]);
+    }
+
+    #[test]
+    fn a_gone_mirror_that_was_alone_is_the_garbage_collectors() {
+        assert!(leftovers("t", &target(&["a"], DeletionPolicy::Delete, false), &live(&[])).is_empty());
+    }
+
+    #[test]
+    fn a_mirror_with_another_target_leaves_its_old_one() {
+        let delete = leftovers("t", &target(&["a"], DeletionPolicy::Delete, false), &live(&[("a", "new")]));
+        assert!(matches!(delete[..], [Sweep::Delete { .. }]));
+        let withdraw = leftovers("t", &target(&["a"], DeletionPolicy::Delete, true), &live(&[("a", "new")]));
+        assert!(matches!(withdraw[..], [Sweep::Withdraw { .. }]));
+    }
+
+    #[test]
+    fn retained_keys_stay() {
+        assert!(leftovers("t", &target(&["a", "b"], DeletionPolicy::Retain, false), &live(&[("a", "t")])).is_empty());
+    }
+}

@@ -1,0 +1,167 @@
+//! Metrics, in the OpenMetrics text format. Labels are names of vaults, namespaces and reasons: never content, and never
+//! something of which there can be a value per object and version.
+
+use std::sync::Mutex;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::vault::VaultHost;
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct ReadLabels {
+    vault: String,
+    outcome: String,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct MirrorLabels {
+    namespace: String,
+    mirror: String,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct NamespaceLabels {
+    namespace: String,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct ReconcileLabels {
+    controller: &'static str,
+    outcome: &'static str,
+}
+
+/// All metrics of the daemon.
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    vault_reads: Family<ReadLabels, Counter>,
+    reconciles: Family<ReconcileLabels, Counter>,
+    writes: Family<NamespaceLabels, Counter>,
+    ready: Family<MirrorLabels, Gauge>,
+    outside_validity: Family<MirrorLabels, Gauge>,
+    rotations: Family<NamespaceLabels, Counter>,
+    until_template: Histogram,
+    until_rolled_out: Histogram,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let seconds = [1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 90.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 14400.0];
+        let metrics = Self {
+            registry: Mutex::new(Registry::with_prefix("keytide")),
+            vault_reads: Family::default(),
+            reconciles: Family::default(),
+            writes: Family::default(),
+            ready: Family::default(),
+            outside_validity: Family::default(),
+            rotations: Family::default(),
+            until_template: Histogram::new(seconds),
+            until_rolled_out: Histogram::new(seconds),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register(&self) {
+        let mut registry = self.registry();
+        registry.register("vault_reads", "Reads of vault objects, by outcome", self.vault_reads.clone());
+        registry.register("reconciles", "Reconciles, by controller and outcome", self.reconciles.clone());
+        registry.register("target_writes", "Writes of targets", self.writes.clone());
+        registry.register("mirror_ready", "Whether the target has what the vault has", self.ready.clone());
+        registry.register(
+            "mirror_outside_validity",
+            "Whether an expired or not yet valid object is mirrored",
+            self.outside_validity.clone(),
+        );
+        registry.register("rotations", "Workloads rolled", self.rotations.clone());
+        registry.register_with_unit(
+            "rotation_until_template",
+            "Time from the vault's update to the new Pod template",
+            Unit::Seconds,
+            self.until_template.clone(),
+        );
+        registry.register_with_unit(
+            "rotation_until_rolled_out",
+            "Time from the vault's update to the finished rollout",
+            Unit::Seconds,
+            self.until_rolled_out.clone(),
+        );
+    }
+
+    /// A read of a vault ended.
+    pub fn vault_read(&self, vault: &VaultHost, outcome: &str) {
+        let labels = ReadLabels { vault: vault.to_string(), outcome: outcome.to_owned() };
+        self.vault_reads.get_or_create(&labels).inc();
+    }
+
+    /// A reconcile ended.
+    pub fn reconciled(&self, controller: &'static str, ok: bool) {
+        let outcome = if ok { "ok" } else { "error" };
+        self.reconciles.get_or_create(&ReconcileLabels { controller, outcome }).inc();
+    }
+
+    /// A target was written.
+    pub fn target_written(&self, namespace: &str) {
+        self.writes.get_or_create(&NamespaceLabels { namespace: namespace.to_owned() }).inc();
+    }
+
+    /// How a mirror is doing.
+    pub fn mirror_state(&self, namespace: &str, mirror: &str, ready: bool, outside_validity: bool) {
+        let labels = MirrorLabels { namespace: namespace.to_owned(), mirror: mirror.to_owned() };
+        self.ready.get_or_create(&labels).set(ready.into());
+        self.outside_validity.get_or_create(&labels).set(outside_validity.into());
+    }
+
+    /// A mirror is gone, and so are its metrics.
+    pub fn mirror_gone(&self, namespace: &str, mirror: &str) {
+        let labels = MirrorLabels { namespace: namespace.to_owned(), mirror: mirror.to_owned() };
+        self.ready.remove(&labels);
+        self.outside_validity.remove(&labels);
+    }
+
+    /// A workload was rolled, so many seconds after the vault's update (where that is known).
+    pub fn rotated(&self, namespace: &str, since_update: Option<f64>) {
+        self.rotations.get_or_create(&NamespaceLabels { namespace: namespace.to_owned() }).inc();
+        if let Some(seconds) = since_update {
+            self.until_template.observe(seconds);
+        }
+    }
+
+    /// The rollout of a rotation has finished, so many seconds after the vault's update.
+    pub fn rolled_out(&self, since_update: f64) {
+        self.until_rolled_out.observe(since_update);
+    }
+
+    /// All metrics as text.
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String can't fail.
+        let _ = encode(&mut text, &self.registry());
+        text
+    }
+
+    fn registry(&self) -> std::sync::MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mirror_that_is_gone_has_no_metrics() {
+        let metrics = Metrics::default();
+        metrics.mirror_state("n", "m", true, false);
+        assert!(metrics.encode().contains(r#"keytide_mirror_ready{namespace="n",mirror="m"} 1"#));
+        metrics.mirror_gone("n", "m");
+        assert!(!metrics.encode().contains(r#"mirror="m""#));
+    }
+}

@@ -1,0 +1,208 @@
+//! What can go wrong with a vault, classified once, here, by status and inner error code.
+
+use std::time::Duration;
+
+use azure_core::error::ErrorKind;
+use serde::Deserialize;
+
+use super::VaultHost;
+
+/// Class of a failure: what to tell people, and when to try again.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum VaultErrorKind {
+    /// 429: the vault wants fewer requests, and may have said for how long.
+    Throttled { retry_after: Option<Duration> },
+    /// 403 by RBAC or an access policy.
+    Forbidden,
+    /// 403 by the vault's firewall.
+    Firewall,
+    /// 403 because the object is disabled.
+    Disabled,
+    /// 404.
+    NotFound,
+    /// 401: the vault does not accept the token.
+    Unauthorized,
+    /// No token could be had.
+    BadCredentials,
+    /// No connection: DNS, TCP, TLS, proxy, or no answer in time.
+    Unreachable,
+    /// Any other status, 5xx above all.
+    Server { status: u16 },
+    /// An answer that is not Key Vault's.
+    Malformed,
+}
+
+impl VaultErrorKind {
+    /// Whether the same request may succeed soon though nobody does anything.
+    pub fn is_transient(self) -> bool {
+        matches!(
+            self,
+            Self::Throttled { .. } | Self::Unreachable | Self::Server { .. } | Self::BadCredentials | Self::Unauthorized
+        )
+    }
+
+    /// Label for metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Throttled { .. } => "throttled",
+            Self::Forbidden => "forbidden",
+            Self::Firewall => "firewall",
+            Self::Disabled => "disabled",
+            Self::NotFound => "not_found",
+            Self::Unauthorized => "unauthorized",
+            Self::BadCredentials => "bad_credentials",
+            Self::Unreachable => "unreachable",
+            Self::Server { .. } => "server_error",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
+/// A failed read. The message is for the owner of the namespace and says what to do.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct VaultError {
+    pub kind: VaultErrorKind,
+    message: String,
+}
+
+impl VaultError {
+    /// Describes a failure of reading `object` (such as `secret ado-pat`) of `vault`.
+    pub fn new(kind: VaultErrorKind, vault: &VaultHost, object: &str, detail: &str) -> Self {
+        use VaultErrorKind as K;
+        let detail = if detail.is_empty() { String::new() } else { format!(" ({detail})") };
+        let message = match kind {
+            K::Throttled { retry_after } => {
+                let pause = retry_after.map_or(String::new(), |after| format!(" for {} s", after.as_secs()));
+                format!("vault {vault} asks for fewer requests (429); reads of it pause{pause} and go on by themselves")
+            }
+            K::Forbidden => format!(
+                "vault {vault} forbids reading {object}{detail}; give the identity the role 'Key Vault Secrets User' on the vault, or 'get' in its access policy"
+            ),
+            K::Firewall => format!(
+                "the firewall of vault {vault} refuses this cluster{detail}; allow the cluster's outbound address or use a private endpoint"
+            ),
+            K::Disabled => format!("{object} of vault {vault} is disabled; enable it, or mirror another object or version"),
+            K::NotFound => format!("vault {vault} has no {object}; correct the name or the version, or create the object"),
+            K::Unauthorized => format!(
+                "vault {vault} does not accept the identity's token for {object}{detail}; check that identity and vault belong to one tenant and cloud"
+            ),
+            K::BadCredentials => format!(
+                "no token for vault {vault}{detail}; check the identity's client ID and, for workload identity, its federated credential for the daemon's ServiceAccount"
+            ),
+            K::Unreachable => format!(
+                "vault {vault} can't be reached{detail}; check its name, DNS, network policies, proxy and CA bundle"
+            ),
+            K::Server { status } => format!("vault {vault} answered {status} for {object}{detail}; it is asked again"),
+            K::Malformed => format!(
+                "what answered as vault {vault} is not a Key Vault; check DNS and proxies between the cluster and the vault"
+            ),
+        };
+        Self { kind, message }
+    }
+
+    /// Classifies an error of Azure's client. Of the error's own text only that of connections and credentials is taken
+    /// over: the text of a parser could quote the value.
+    pub fn classify(error: &azure_core::Error, vault: &VaultHost, object: &str) -> Self {
+        let (kind, detail) = match error.kind() {
+            ErrorKind::HttpResponse { status, error_code, raw_response } => {
+                let raw = raw_response.as_deref();
+                let inner = raw.and_then(|raw| inner_code(raw.body().as_ref()));
+                let retry_after = raw
+                    .and_then(|raw| raw.headers().get_optional_str(&azure_core::http::headers::RETRY_AFTER))
+                    .and_then(|seconds| seconds.trim().parse().ok())
+                    .map(Duration::from_secs);
+                let code = inner.or_else(|| error_code.clone()).unwrap_or_default();
+                (classify_status(u16::from(*status), &code, retry_after), code)
+            }
+            ErrorKind::Credential => (VaultErrorKind::BadCredentials, one_line(error)),
+            ErrorKind::Connection | ErrorKind::Io => (VaultErrorKind::Unreachable, one_line(error)),
+            _ => (VaultErrorKind::Malformed, String::new()),
+        };
+        Self::new(kind, vault, object, &detail)
+    }
+}
+
+fn classify_status(status: u16, code: &str, retry_after: Option<Duration>) -> VaultErrorKind {
+    use VaultErrorKind as K;
+    match (status, code) {
+        (429, _) => K::Throttled { retry_after },
+        (403, "SecretDisabled") => K::Disabled,
+        (403, "ForbiddenByFirewall" | "ForbiddenByConnection") => K::Firewall,
+        (403, _) => K::Forbidden,
+        (404, _) => K::NotFound,
+        (401, _) => K::Unauthorized,
+        // Key Vault says so when it sheds load; the header is the same.
+        (503, _) if retry_after.is_some() => K::Throttled { retry_after },
+        (status, _) => K::Server { status },
+    }
+}
+
+/// Key Vault's error body: <https://learn.microsoft.com/azure/key-vault/general/rest-error-codes>.
+fn inner_code(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Body {
+        error: Outer,
+    }
+    #[derive(Deserialize)]
+    struct Outer {
+        innererror: Option<Inner>,
+    }
+    #[derive(Deserialize)]
+    struct Inner {
+        code: String,
+    }
+    let body: Body = serde_json::from_slice(body).ok()?;
+    // Codes are words; anything longer was not written by Key Vault.
+    body.error.innererror.map(|inner| inner.code).filter(|code| code.len() <= 64)
+}
+
+/// The error and its causes in one line of bounded length.
+fn one_line(error: &azure_core::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match text.char_indices().nth(400) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status_and_inner_code_decide_the_class() {
+        use VaultErrorKind as K;
+        let second = Some(Duration::from_secs(1));
+        for (status, code, after, kind) in [
+            (429, "", second, K::Throttled { retry_after: second }),
+            (503, "", second, K::Throttled { retry_after: second }),
+            (503, "", None, K::Server { status: 503 }),
+            (403, "SecretDisabled", None, K::Disabled),
+            (403, "ForbiddenByFirewall", None, K::Firewall),
+            (403, "ForbiddenByRbac", None, K::Forbidden),
+            (404, "SecretNotFound", None, K::NotFound),
+            (401, "Unauthorized", None, K::Unauthorized),
+            (500, "", None, K::Server { status: 500 }),
+        ] {
+            assert_eq!(classify_status(status, code, after), kind, "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn the_inner_code_is_found() {
+        let body = br#"{"error":{"code":"Forbidden","message":"m","innererror":{"code":"SecretDisabled"}}}"#;
+        assert_eq!(inner_code(body).as_deref(), Some("SecretDisabled"));
+        assert_eq!(inner_code(b"<html>"), None);
+    }
+}
