@@ -1,0 +1,7 @@
+//! The integration tests: one program, so that all of them share one cluster.
+
+#[path = "../testbed/mod.rs"]
+mod testbed;
+
+mod control_plane;
+mod processes;

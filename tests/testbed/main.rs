@@ -1,0 +1,66 @@
+//! The testbed for people: `make cluster` and `make cluster-down`.
+
+#[path = "mod.rs"]
+mod testbed;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use testbed::standing::Standing;
+
+/// Runs the cluster that the tests run on, to look at and to try things out.
+#[derive(Debug, Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a cluster that stays, and print how kubectl finds it
+    Up {
+        /// Where it keeps its data, its logs and its kubeconfig
+        #[arg(long)]
+        dir: PathBuf,
+    },
+    /// End the cluster that `up` started
+    Down {
+        /// The folder that `up` was given
+        #[arg(long)]
+        dir: PathBuf,
+    },
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Up { dir } => up(dir).await,
+        Command::Down { dir } => down(dir).await,
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("testbed: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn up(dir: PathBuf) -> testbed::Result<()> {
+    let standing = Standing::open(&dir)?;
+    if !standing.up().await? {
+        eprintln!("The cluster is up already.");
+    }
+    println!("export KUBECONFIG={}", standing.kubeconfig().display());
+    Ok(())
+}
+
+async fn down(dir: PathBuf) -> testbed::Result<()> {
+    match Standing::open(&dir)?.down().await?.as_slice() {
+        [] => eprintln!("There is no cluster to end."),
+        ended => eprintln!("Ended {}.", ended.join(", ")),
+    }
+    Ok(())
+}

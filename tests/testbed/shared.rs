@@ -1,0 +1,224 @@
+//! What a test holds in its hands: one cluster for all tests of a program, and kubectl and Helm that talk to it.
+
+use std::env;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime};
+
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use kube::Client;
+use kube::api::{Api, ObjectMeta, PostParams};
+use tokio::sync::OnceCell;
+
+use super::cluster::Cluster;
+use super::process::{Lifetime, spawn, without_proxy};
+use super::scratch::Scratch;
+use super::tools::tool;
+use super::{Result, eventually, kubeconfig};
+
+/// The cluster that all tests of this program share, started at the first call. It is never dropped: its processes end
+/// with this program.
+pub async fn shared() -> &'static Testbed {
+    static TESTBED: OnceCell<Result<Testbed, String>> = OnceCell::const_new();
+    let testbed = TESTBED
+        .get_or_init(async || {
+            let parent = match option_env!("CARGO_TARGET_TMPDIR") {
+                Some(folder) => Path::new(folder).join("testbed"),
+                None => env::temp_dir().join("keytide-testbed"),
+            };
+            Testbed::start(&parent)
+                .await
+                .map_err(|error| error.to_string())
+        })
+        .await;
+    // Kept and said again, instead of being tried again by every test.
+    testbed
+        .as_ref()
+        .unwrap_or_else(|error| panic!("no testbed: {error}"))
+}
+
+/// Nothing in it belongs to a tokio runtime: each test has its own.
+#[derive(Debug)]
+pub struct Testbed {
+    cluster: Cluster,
+    scratch: Scratch,
+    /// Tells this run's names from those of others in a cluster that isn't ours.
+    run: String,
+    count: AtomicU32,
+}
+
+/// What a command said and whether it was content.
+#[derive(Debug)]
+#[must_use]
+pub struct Output {
+    pub command: String,
+    pub success: bool,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Output {
+    /// What it printed; panics with what it complained about if it failed.
+    #[track_caller]
+    pub fn ok(self) -> String {
+        assert!(
+            self.success,
+            "{}: {}{}",
+            self.command, self.stderr, self.stdout
+        );
+        self.stdout
+    }
+}
+
+impl Testbed {
+    /// A cluster with its files in a new folder under `parent`, or the one that `KEYTIDE_TEST_KUBECONFIG` names.
+    pub async fn start(parent: &Path) -> Result<Self> {
+        let scratch = Scratch::create(parent)?;
+        let folder = &scratch.folder;
+        let cluster = match env::var_os("KEYTIDE_TEST_KUBECONFIG") {
+            Some(kubeconfig) => Cluster::existing(folder, Path::new(&kubeconfig)),
+            None => Cluster::start(folder).await?,
+        };
+        for name in ["helm", "kubeconfigs", "logs"] {
+            fs::create_dir_all(folder.join(name))?;
+        }
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+        Ok(Self {
+            cluster,
+            scratch,
+            run: format!("{:x}", now.as_millis() & 0xff_ffff),
+            count: AtomicU32::new(0),
+        })
+    }
+
+    /// The administrator's.
+    pub fn kubeconfig(&self) -> &Path {
+        self.cluster.kubeconfig()
+    }
+
+    /// A client as administrator, for the caller's runtime.
+    pub async fn client(&self) -> Client {
+        kubeconfig::client(self.kubeconfig())
+            .await
+            .expect("the kubeconfig gives a client")
+    }
+
+    /// `prefix` with an ending that no other caller gets.
+    pub fn unique(&self, prefix: &str) -> String {
+        let count = self.count.fetch_add(1, Ordering::Relaxed);
+        format!("{prefix}-{}-{count}", self.run)
+    }
+
+    /// A file for the output of a process, of its own for each call.
+    pub fn log_file(&self, name: &str) -> PathBuf {
+        self.scratch
+            .folder
+            .join("logs")
+            .join(format!("{}.log", self.unique(name)))
+    }
+
+    /// Creates a namespace of its own for the caller, in which Pods can be created at once.
+    pub async fn namespace(&self, prefix: &str) -> String {
+        let name = self.unique(prefix);
+        let client = self.client().await;
+        let namespace = Namespace {
+            metadata: ObjectMeta {
+                name: Some(name.clone()),
+                ..ObjectMeta::default()
+            },
+            ..Namespace::default()
+        };
+        let namespaces: Api<Namespace> = Api::all(client.clone());
+        namespaces
+            .create(&PostParams::default(), &namespace)
+            .await
+            .expect("a new namespace");
+        let accounts: Api<ServiceAccount> = Api::namespaced(client, &name);
+        eventually(
+            Duration::from_secs(30),
+            "the namespace has its ServiceAccount",
+            async || {
+                accounts
+                    .get("default")
+                    .await
+                    .map_err(|error| error.to_string())
+            },
+        )
+        .await;
+        name
+    }
+
+    /// A kubeconfig by which a process is this ServiceAccount and nothing more.
+    pub async fn service_account_kubeconfig(&self, namespace: &str, name: &str) -> PathBuf {
+        let file = self.unique(&format!("{namespace}.{name}"));
+        let path = self.scratch.folder.join("kubeconfigs").join(file);
+        kubeconfig::write_service_account(&path, self.kubeconfig(), namespace, name)
+            .await
+            .unwrap_or_else(|error| panic!("a token of {namespace}/{name}: {error}"));
+        path
+    }
+
+    pub async fn kubectl(&self, arguments: &[&str]) -> Output {
+        self.run("kubectl", arguments, "").await
+    }
+
+    /// As an administrator; `manifests` are YAML or JSON.
+    pub async fn apply(&self, namespace: &str, manifests: &str) -> Output {
+        self.run(
+            "kubectl",
+            &["apply", "--namespace", namespace, "--filename", "-"],
+            manifests,
+        )
+        .await
+    }
+
+    pub async fn helm(&self, arguments: &[&str]) -> Output {
+        self.run("helm", arguments, "").await
+    }
+
+    pub async fn helm3(&self, arguments: &[&str]) -> Output {
+        self.run("helm3", arguments, "").await
+    }
+
+    /// Runs a tool against the cluster, away from the user's own settings and caches.
+    async fn run(&self, name: &str, arguments: &[&str], input: &str) -> Output {
+        let program = tool(name).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let helm = self.scratch.folder.join("helm");
+        let mut command = Command::new(program);
+        without_proxy(&mut command)
+            .args(arguments)
+            .env("KUBECONFIG", self.kubeconfig())
+            .env("KUBECACHEDIR", self.scratch.folder.join("kubectl"))
+            .env("KUBERC", "off")
+            .env("HELM_CACHE_HOME", helm.join("cache"))
+            .env("HELM_CONFIG_HOME", helm.join("config"))
+            .env("HELM_DATA_HOME", helm.join("data"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let line = format!("{name} {}", arguments.join(" "));
+        let input = input.to_owned();
+        let ended = tokio::task::spawn_blocking(move || {
+            let mut child = spawn(command, Lifetime::Tied)?;
+            // A tool that doesn't want to hear it closes its end; what it says about that is in its output.
+            let _ = child
+                .stdin
+                .take()
+                .map(|mut stdin| stdin.write_all(input.as_bytes()));
+            child.wait_with_output()
+        });
+        let output = ended
+            .await
+            .expect("no panic")
+            .unwrap_or_else(|error| panic!("{line}: {error}"));
+        Output {
+            command: line,
+            success: output.status.success(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
