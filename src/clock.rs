@@ -20,14 +20,20 @@ impl ServerClock {
     /// Now, as the API server would say.
     pub fn now(&self) -> Timestamp {
         let ahead = SignedDuration::from_millis(self.ahead.load(Ordering::Relaxed));
-        Timestamp::now().saturating_add(ahead).unwrap_or(Timestamp::MAX)
+        Timestamp::now()
+            .saturating_add(ahead)
+            .unwrap_or(Timestamp::MAX)
     }
 
     /// Learns from an answer of the API server. `Date` is cut to the second, so a difference below one is none.
     pub fn observe<B>(&self, answer: &Response<B>) {
-        let date = answer.headers().get(DATE).and_then(|date| date.to_str().ok());
+        let date = answer
+            .headers()
+            .get(DATE)
+            .and_then(|date| date.to_str().ok());
         if let Some(date) = date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok()) {
-            self.ahead.store(ahead(date.timestamp(), Timestamp::now()), Ordering::Relaxed);
+            self.ahead
+                .store(ahead(date.timestamp(), Timestamp::now()), Ordering::Relaxed);
         }
     }
 }
@@ -35,7 +41,11 @@ impl ServerClock {
 /// Milliseconds that a clock is ahead which shows `date`, cut to the second, when ours shows `now`.
 fn ahead(date: Timestamp, now: Timestamp) -> i64 {
     let difference = date.as_millisecond() - now.as_millisecond();
-    if (-1000..=0).contains(&difference) { 0 } else { difference }
+    if (-1000..=0).contains(&difference) {
+        0
+    } else {
+        difference
+    }
 }
 
 #[cfg(test)]
@@ -61,9 +71,19 @@ mod tests {
     #[test]
     fn answers_correct_the_clock() {
         let clock = ServerClock::default();
-        clock.observe(&Response::builder().header(DATE, "not a date").body(()).expect("response"));
+        clock.observe(
+            &Response::builder()
+                .header(DATE, "not a date")
+                .body(())
+                .expect("response"),
+        );
         assert!((clock.now().as_millisecond() - Timestamp::now().as_millisecond()).abs() < 1000);
-        clock.observe(&Response::builder().header(DATE, "Fri, 31 Dec 2100 23:59:59 GMT").body(()).expect("response"));
+        clock.observe(
+            &Response::builder()
+                .header(DATE, "Fri, 31 Dec 2100 23:59:59 GMT")
+                .body(())
+                .expect("response"),
+        );
         assert!(clock.now() > at(4_102_400_000_000));
     }
 }

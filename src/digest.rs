@@ -34,7 +34,9 @@ pub struct Place<'a> {
 
 /// A key that is too short to be one.
 #[derive(Debug, thiserror::Error)]
-#[error("the digest key has {0} bytes, {KEY_LENGTH} are needed; delete its Secret and restart the daemon, which then makes a new one (that restarts no workload)")]
+#[error(
+    "the digest key has {0} bytes, {KEY_LENGTH} are needed; delete its Secret and restart the daemon, which then makes a new one (that restarts no workload)"
+)]
 pub struct KeyTooShort(usize);
 
 impl DigestKey {
@@ -44,8 +46,15 @@ impl DigestKey {
         if key.len() < KEY_LENGTH {
             return Err(KeyTooShort(key.len()));
         }
-        let mut key = Self { id: String::new(), key };
-        key.id = key.hmac(&[b"keytide/digest-key-id"]).chars().take(8).collect();
+        let mut key = Self {
+            id: String::new(),
+            key,
+        };
+        key.id = key
+            .hmac(&[b"keytide/digest-key-id"])
+            .chars()
+            .take(8)
+            .collect();
         Ok(key)
     }
 
@@ -56,7 +65,12 @@ impl DigestKey {
 
     /// Digest of the content of one key of one target.
     pub fn content(&self, place: Place<'_>, content: &[u8]) -> String {
-        let Place { namespace, kind, target, key } = place;
+        let Place {
+            namespace,
+            kind,
+            target,
+            key,
+        } = place;
         self.hmac(&[
             b"keytide/content",
             namespace.as_bytes(),
@@ -84,7 +98,9 @@ impl DigestKey {
 
 impl fmt::Debug for DigestKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DigestKey").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("DigestKey")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -98,7 +114,12 @@ mod tests {
         DigestKey::new(vec![byte; KEY_LENGTH]).expect("long enough")
     }
 
-    const PLACE: Place<'_> = Place { namespace: "runners", kind: "Secret", target: "adopat", key: "token" };
+    const PLACE: Place<'_> = Place {
+        namespace: "runners",
+        kind: "Secret",
+        target: "adopat",
+        key: "token",
+    };
 
     #[test]
     fn a_short_key_is_refused() {
@@ -113,7 +134,11 @@ mod tests {
 
     #[test]
     fn parts_do_not_run_into_each_other() {
-        let other = Place { target: "adopatt", key: "oken", ..PLACE };
+        let other = Place {
+            target: "adopatt",
+            key: "oken",
+            ..PLACE
+        };
         assert_ne!(key(1).content(PLACE, b"x"), key(1).content(other, b"x"));
     }
 

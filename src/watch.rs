@@ -27,7 +27,9 @@ pub async fn follow<K>(
             Ok(event) => {
                 writer.apply_watcher_event(&event);
                 match &event {
-                    Event::Apply(object) | Event::InitApply(object) | Event::Delete(object) => touched(object),
+                    Event::Apply(object) | Event::InitApply(object) | Event::Delete(object) => {
+                        touched(object)
+                    }
                     Event::Init | Event::InitDone => {}
                 }
             }

@@ -1,7 +1,7 @@
 //! The conditions of a mirror and their reasons. They are an interface: people alert on them.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 /// The target has what the vault has.
 pub const READY: &str = "Ready";

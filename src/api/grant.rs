@@ -16,7 +16,11 @@ use super::{ObjectKind, VaultRef};
     category = "keytide",
     printcolumn(name = "Vault", type_ = "string", json_path = ".spec.vault.name"),
     printcolumn(name = "Namespaces", type_ = "string", json_path = ".spec.namespaces"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 pub struct KeyVaultGrantSpec {
     /// The vault that may be read.
@@ -26,7 +30,10 @@ pub struct KeyVaultGrantSpec {
     pub identity: Option<GrantIdentity>,
     /// Namespaces whose mirrors may read: names, in which `*` stands for any number of characters. `["*"]` is every
     /// namespace.
-    #[schemars(length(min = 1, max = 1000), inner(regex(pattern = r"^[a-z0-9*]([a-z0-9*-]*[a-z0-9*])?$")))]
+    #[schemars(
+        length(min = 1, max = 1000),
+        inner(regex(pattern = r"^[a-z0-9*]([a-z0-9*-]*[a-z0-9*])?$"))
+    )]
     pub namespaces: Vec<String>,
     /// Objects that may be read.
     #[schemars(length(min = 1, max = 1000))]
@@ -35,7 +42,9 @@ pub struct KeyVaultGrantSpec {
 
 /// An Azure identity that the daemon can act as: a user-assigned managed identity of its node, or an application with a
 /// federated credential for the daemon's ServiceAccount.
-#[derive(Clone, Debug, Deserialize, Eq, Hash, KubeSchema, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(
+    Clone, Debug, Deserialize, Eq, Hash, KubeSchema, Ord, PartialEq, PartialOrd, Serialize,
+)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct GrantIdentity {
     /// Client (application) ID of the identity.

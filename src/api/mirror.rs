@@ -20,10 +20,22 @@ use super::{ObjectKind, VaultRef};
     category = "keytide",
     namespaced,
     status = "KeyVaultMirrorStatus",
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
-    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
+    ),
     printcolumn(name = "Target", type_ = "string", json_path = ".spec.target.name"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 pub struct KeyVaultMirrorSpec {
     /// The vault to read. A KeyVaultGrant must allow this namespace to read the objects below.
@@ -84,7 +96,10 @@ pub struct VaultObject {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Target {
     /// Name of the Secret in the mirror's namespace.
-    #[schemars(length(max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    #[schemars(
+        length(max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+    )]
     pub name: String,
     /// Type of the Secret. It can't be changed once the Secret exists.
     #[serde(default, rename = "type")]
@@ -103,7 +118,9 @@ pub struct Target {
 
 /// Types of Secrets that a mirror may write. Types that make the API server or a controller act on their content (tokens of
 /// ServiceAccounts, bootstrap tokens) are not among them.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, schemars::JsonSchema, PartialEq, Serialize)]
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, Eq, schemars::JsonSchema, PartialEq, Serialize,
+)]
 pub enum SecretType {
     #[default]
     Opaque,
@@ -133,7 +150,9 @@ impl fmt::Display for SecretType {
 }
 
 /// What happens to the target when its mirror is deleted.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, schemars::JsonSchema, PartialEq, Serialize)]
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, Eq, schemars::JsonSchema, PartialEq, Serialize,
+)]
 pub enum DeletionPolicy {
     /// The target goes too, by garbage collection: also when the daemon is not there.
     #[default]

@@ -37,7 +37,19 @@ pub struct VaultRef {
 }
 
 /// What an object of a Key Vault is.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, schemars::JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    Deserialize,
+    Eq,
+    Hash,
+    schemars::JsonSchema,
+    Ord,
+    PartialEq,
+    PartialOrd,
+    Serialize,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum ObjectKind {

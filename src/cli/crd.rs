@@ -34,7 +34,8 @@ async fn apply(crds: &[CustomResourceDefinition]) -> Result {
     for crd in crds {
         // Helm made them, under its own name; this takes them over.
         let params = PatchParams::apply("keytide-crd").force();
-        api.patch(&crd.name_any(), &params, &Patch::Apply(crd)).await?;
+        api.patch(&crd.name_any(), &params, &Patch::Apply(crd))
+            .await?;
         println!("{} applied", crd.name_any());
     }
     Ok(())

@@ -8,9 +8,9 @@ use std::time::Duration;
 use clap::Args;
 use futures::channel::mpsc;
 use jiff::SignedDuration;
+use k8s_openapi::ByteString;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Secret;
-use k8s_openapi::ByteString;
 use kube::api::{ListParams, PostParams};
 use kube::client::ClientBuilder;
 use kube::core::PartialObjectMeta;
@@ -46,10 +46,18 @@ pub struct Run {
     #[arg(long, env = "KEYTIDE_NAMESPACE", default_value = "keytide")]
     namespace: String,
     /// Secret that holds the key of the digests; made if it is not there
-    #[arg(long, env = "KEYTIDE_DIGEST_KEY_SECRET", default_value = "keytide-digest-key")]
+    #[arg(
+        long,
+        env = "KEYTIDE_DIGEST_KEY_SECRET",
+        default_value = "keytide-digest-key"
+    )]
     digest_key_secret: String,
     /// DNS suffixes of vaults, separated by commas; the first completes vaults that are given by name
-    #[arg(long, env = "KEYTIDE_VAULT_DNS_SUFFIX", default_value = "vault.azure.net")]
+    #[arg(
+        long,
+        env = "KEYTIDE_VAULT_DNS_SUFFIX",
+        default_value = "vault.azure.net"
+    )]
     vault_dns_suffix: DnsSuffixes,
     /// PEM file with certificates to trust beside the system's
     #[arg(long, env = "KEYTIDE_CA_BUNDLE")]
@@ -76,7 +84,10 @@ pub struct Run {
 
 fn duration(text: &str) -> std::result::Result<SignedDuration, String> {
     let wrong = || "write a duration such as 10s, 1m or 1h30m".to_owned();
-    text.parse().ok().filter(|duration: &SignedDuration| !duration.is_negative()).ok_or_else(wrong)
+    text.parse()
+        .ok()
+        .filter(|duration: &SignedDuration| !duration.is_negative())
+        .ok_or_else(wrong)
 }
 
 impl Run {
@@ -97,9 +108,12 @@ impl Run {
 
     async fn serve(self) -> Result {
         let (health, metrics) = (Health::default(), Arc::new(Metrics::default()));
-        let listener = TcpListener::bind(self.listen)
-            .await
-            .map_err(|error| format!("can't listen on {}: {error}; choose another address by --listen", self.listen))?;
+        let listener = TcpListener::bind(self.listen).await.map_err(|error| {
+            format!(
+                "can't listen on {}: {error}; choose another address by --listen",
+                self.listen
+            )
+        })?;
         tracing::info!(address = %listener.local_addr()?, version = env!("CARGO_PKG_VERSION"), "keytide starts");
         let control = self.control(health.clone(), Arc::clone(&metrics));
         tokio::select! {
@@ -150,7 +164,10 @@ impl Run {
             client: client.clone(),
             clock,
             digest_key,
-            timing: Timing { settle: self.settle, min_interval: self.min_rotation_interval },
+            timing: Timing {
+                settle: self.settle,
+                min_interval: self.min_rotation_interval,
+            },
             workloads: workloads.clone(),
             targets: targets.clone(),
             activity,
@@ -161,7 +178,10 @@ impl Run {
 
         let touched = Arc::clone(&mirroring);
         let watch_mirrors = follow(
-            watcher(Api::<KeyVaultMirror>::all(client.clone()), Config::default()),
+            watcher(
+                Api::<KeyVaultMirror>::all(client.clone()),
+                Config::default(),
+            ),
             mirrors_writer,
             move |mirror| {
                 send(&mirror_touched, ObjectRef::from_obj(mirror));
@@ -177,10 +197,15 @@ impl Run {
         );
         let known_workloads = workloads.clone();
         let watch_targets = follow(
-            watcher(Api::<PartialObjectMeta<Secret>>::all(client.clone()), Config::default().labels(&format!("{MIRRORED_LABEL}=true"))),
+            watcher(
+                Api::<PartialObjectMeta<Secret>>::all(client.clone()),
+                Config::default().labels(&format!("{MIRRORED_LABEL}=true")),
+            ),
             targets_writer,
             move |target| {
-                mirrors_of(target).into_iter().for_each(|mirror| send(&target_touched_mirror, mirror));
+                mirrors_of(target)
+                    .into_iter()
+                    .for_each(|mirror| send(&target_touched_mirror, mirror));
                 for workload in workloads_of(target, &known_workloads) {
                     send(&target_touched_workload, workload);
                 }
@@ -204,11 +229,19 @@ impl Run {
             ready?;
             health.ready();
             tracing::info!("ready");
-            let mirror_triggers =
-                mirror::Triggers { mirrors: mirror_triggers, targets: target_triggers_mirror, grants: grant_triggers };
-            let rotation_triggers =
-                rotation::Triggers { workloads: workload_triggers, targets: target_triggers_workload };
-            futures::join!(mirror::run(mirroring, mirror_triggers), rotation::run(rotating, rotation_triggers));
+            let mirror_triggers = mirror::Triggers {
+                mirrors: mirror_triggers,
+                targets: target_triggers_mirror,
+                grants: grant_triggers,
+            };
+            let rotation_triggers = rotation::Triggers {
+                workloads: workload_triggers,
+                targets: target_triggers_workload,
+            };
+            futures::join!(
+                mirror::run(mirroring, mirror_triggers),
+                rotation::run(rotating, rotation_triggers)
+            );
             Ok(())
         };
         let watches = async {
@@ -241,7 +274,9 @@ async fn client(clock: &ServerClock) -> Result<Client> {
         clock.observe(&answer);
         answer
     });
-    Ok(ClientBuilder::try_from(config)?.with_layer(&observe).build())
+    Ok(ClientBuilder::try_from(config)?
+        .with_layer(&observe)
+        .build())
 }
 
 /// Waits until a kind is served, and says what to do until then.
@@ -257,7 +292,10 @@ where
                 "the CustomResourceDefinition of {} is missing; run: keytide crd | kubectl apply --server-side -f -",
                 K::kind(&())
             ),
-            Err(error) => format!("{} can't be listed: {error}; that is tried again", K::kind(&())),
+            Err(error) => format!(
+                "{} can't be listed: {error}; that is tried again",
+                K::kind(&())
+            ),
         };
         tracing::warn!("{sentence}");
         health.waiting(sentence);
@@ -278,7 +316,10 @@ async fn digest_key(client: &Client, namespace: &str, name: &str) -> Result<Dige
                 ..Default::default()
             };
             secret.metadata.name = Some(name.to_owned());
-            secret.labels_mut().insert("app.kubernetes.io/managed-by".to_owned(), "keytide".to_owned());
+            secret.labels_mut().insert(
+                "app.kubernetes.io/managed-by".to_owned(),
+                "keytide".to_owned(),
+            );
             match api.create(&PostParams::default(), &secret).await {
                 Ok(secret) => secret,
                 Err(kube::Error::Api(status)) if status.code == 409 => api.get(name).await?,
@@ -286,6 +327,9 @@ async fn digest_key(client: &Client, namespace: &str, name: &str) -> Result<Dige
             }
         }
     };
-    let bytes = secret.data.and_then(|mut data| data.remove(DIGEST_KEY)).unwrap_or_default();
+    let bytes = secret
+        .data
+        .and_then(|mut data| data.remove(DIGEST_KEY))
+        .unwrap_or_default();
     Ok(DigestKey::new(bytes.0)?)
 }

@@ -29,7 +29,10 @@ impl Activity {
             state.target = target.to_owned();
             state.in_flight = true;
         });
-        InFlight { activity: self.clone(), id }
+        InFlight {
+            activity: self.clone(),
+            id,
+        }
     }
 
     /// Notes how a mirror's last attempt ended.
@@ -41,14 +44,17 @@ impl Activity {
 
     /// Forgets a mirror that is gone.
     pub fn forget(&self, namespace: &str, mirror: &str) {
-        self.lock().remove(&(namespace.to_owned(), mirror.to_owned()));
+        self.lock()
+            .remove(&(namespace.to_owned(), mirror.to_owned()));
     }
 
     /// The mirrors that write the targets which `uses` accepts, with their names.
     pub fn of(&self, namespace: &str, uses: impl Fn(&str) -> bool) -> Vec<(String, State)> {
         self.lock()
             .iter()
-            .filter(|((mirror_namespace, _), state)| mirror_namespace == namespace && uses(&state.target))
+            .filter(|((mirror_namespace, _), state)| {
+                mirror_namespace == namespace && uses(&state.target)
+            })
             .map(|((_, mirror), state)| (mirror.clone(), state.clone()))
             .collect()
     }
@@ -71,7 +77,8 @@ pub struct InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.activity.update(&self.id, |state| state.in_flight = false);
+        self.activity
+            .update(&self.id, |state| state.in_flight = false);
     }
 }
 
@@ -91,7 +98,9 @@ mod tests {
 
     #[test]
     fn failing_is_reckoned_from_the_first_failure() {
-        let (activity, at) = (Activity::default(), |s| Timestamp::from_second(s).expect("in range"));
+        let (activity, at) = (Activity::default(), |s| {
+            Timestamp::from_second(s).expect("in range")
+        });
         activity.ended("n", "m", true, at(1));
         activity.ended("n", "m", true, at(2));
         assert_eq!(activity.of("n", |_| true)[0].1.failing_since, Some(at(1)));

@@ -25,22 +25,35 @@ pub struct Targets {
 
 impl Targets {
     pub fn new(client: Client, namespace: &str) -> Self {
-        Self { api: Api::namespaced(client, namespace) }
+        Self {
+            api: Api::namespaced(client, namespace),
+        }
     }
 
     /// The metadata of a Secret that the watch does not have: because it isn't a target, or isn't there.
     pub async fn metadata(&self, name: &str) -> Result<Option<PartialObjectMeta<Secret>>, Failure> {
-        self.api.get_metadata_opt(name).await.map_err(|error| Failure::ApiServer(error.to_string()))
+        self.api
+            .get_metadata_opt(name)
+            .await
+            .map_err(|error| Failure::ApiServer(error.to_string()))
     }
 
     /// Writes a target by server-side apply. The first write is not forced and backs out if someone else's Secret turns out to be
     /// there; every later one carries what it was decided on, so that a stale decision is refused.
     /// Gives the resourceVersion that the write produced.
-    pub async fn write(&self, mirror: &KeyVaultMirror, write: &Write, rendered: &Rendered) -> Result<String, Failure> {
+    pub async fn write(
+        &self,
+        mirror: &KeyVaultMirror,
+        write: &Write,
+        rendered: &Rendered,
+    ) -> Result<String, Failure> {
         let target = &mirror.spec.target.name;
         let body = body(mirror, write, rendered);
         let uid = mirror.metadata.uid.as_deref().unwrap_or_default();
-        let params = PatchParams { force: write.precondition.is_some(), ..PatchParams::apply(&manager(uid)) };
+        let params = PatchParams {
+            force: write.precondition.is_some(),
+            ..PatchParams::apply(&manager(uid))
+        };
         let written = self
             .api
             .patch_metadata(target, &params, &Patch::Apply(&body))
@@ -48,7 +61,10 @@ impl Targets {
             .map_err(|error| refusal(error, target, rendered.values().map(|key| &key.value)))?;
         if write.precondition.is_none() && belongs_to_others(&written) {
             self.withdraw(target, uid, None).await?;
-            return Err(Conflict::Foreign { target: target.clone() }.into());
+            return Err(Conflict::Foreign {
+                target: target.clone(),
+            }
+            .into());
         }
         Ok(written.metadata.resource_version.unwrap_or_default())
     }
@@ -66,29 +82,51 @@ impl Targets {
             body["metadata"]["resourceVersion"] = resource_version.into();
         }
         let params = PatchParams::apply(&manager(mirror_uid));
-        let withdrawn = self.api.patch_metadata(target, &params, &Patch::Apply(&body)).await;
-        withdrawn.map(drop).map_err(|error| refusal(error, target, std::iter::empty()))
+        let withdrawn = self
+            .api
+            .patch_metadata(target, &params, &Patch::Apply(&body))
+            .await;
+        withdrawn
+            .map(drop)
+            .map_err(|error| refusal(error, target, std::iter::empty()))
     }
 
     /// Deletes a target that no mirror wants any more, if it is still the one that was looked at.
-    pub async fn delete(&self, target: &str, uid: &str, resource_version: &str) -> Result<(), Failure> {
+    pub async fn delete(
+        &self,
+        target: &str,
+        uid: &str,
+        resource_version: &str,
+    ) -> Result<(), Failure> {
         let preconditions = Preconditions {
             uid: Some(uid.to_owned()),
             resource_version: Some(resource_version.to_owned()),
         };
-        let params = DeleteParams { preconditions: Some(preconditions), ..Default::default() };
-        self.api.delete(target, &params).await.map(drop).map_err(|error| refusal(error, target, std::iter::empty()))
+        let params = DeleteParams {
+            preconditions: Some(preconditions),
+            ..Default::default()
+        };
+        self.api
+            .delete(target, &params)
+            .await
+            .map(drop)
+            .map_err(|error| refusal(error, target, std::iter::empty()))
     }
 }
 
 fn body(mirror: &KeyVaultMirror, write: &Write, rendered: &Rendered) -> Value {
-    let (target, uid) = (&mirror.spec.target, mirror.metadata.uid.as_deref().unwrap_or_default());
+    let (target, uid) = (
+        &mirror.spec.target,
+        mirror.metadata.uid.as_deref().unwrap_or_default(),
+    );
     let mut labels = target.labels.clone();
     labels.insert(MIRRORED_LABEL.to_owned(), "true".to_owned());
     let mut annotations = target.annotations.clone();
     annotations.insert(annotation(uid), json!(write.record).to_string());
-    let data: BTreeMap<&String, String> =
-        rendered.iter().map(|(key, from)| (key, STANDARD.encode(from.value.expose()))).collect();
+    let data: BTreeMap<&String, String> = rendered
+        .iter()
+        .map(|(key, from)| (key, STANDARD.encode(from.value.expose())))
+        .collect();
     let mut body = json!({
         "apiVersion": "v1",
         "kind": "Secret",
@@ -118,21 +156,34 @@ fn belongs_to_others(written: &PartialObjectMeta<Secret>) -> bool {
 }
 
 /// What a refused write means. The API server's text is passed on only if it quotes none of the values.
-fn refusal<'a>(error: kube::Error, target: &str, mut values: impl Iterator<Item = &'a SecretValue>) -> Failure {
-    let kube::Error::Api(status) = &error else { return Failure::ApiServer(error.to_string()) };
+fn refusal<'a>(
+    error: kube::Error,
+    target: &str,
+    mut values: impl Iterator<Item = &'a SecretValue>,
+) -> Failure {
+    let kube::Error::Api(status) = &error else {
+        return Failure::ApiServer(error.to_string());
+    };
     let quotes = |value: &SecretValue| {
         let value = value.expose();
-        let plain = std::str::from_utf8(value).is_ok_and(|text| status.message.contains(text.trim()));
+        let plain =
+            std::str::from_utf8(value).is_ok_and(|text| status.message.contains(text.trim()));
         !value.is_empty() && (plain || status.message.contains(&STANDARD.encode(value)))
     };
     let message = if values.any(quotes) {
-        format!("{} (its text is left out because it quotes the content)", status.reason)
+        format!(
+            "{} (its text is left out because it quotes the content)",
+            status.reason
+        )
     } else {
         status.message.clone()
     };
     match status.code {
         409 => Failure::Raced(target.to_owned()),
-        400..=499 if status.code != 429 => Failure::Rejected { target: target.to_owned(), message },
+        400..=499 if status.code != 429 => Failure::Rejected {
+            target: target.to_owned(),
+            message,
+        },
         _ => Failure::ApiServer(message),
     }
 }
@@ -144,18 +195,34 @@ mod tests {
     use super::*;
 
     fn refused(code: u16, message: &str) -> Failure {
-        let status = Status { code, message: message.into(), reason: "Invalid".into(), ..Default::default() };
+        let status = Status {
+            code,
+            message: message.into(),
+            reason: "Invalid".into(),
+            ..Default::default()
+        };
         let value = SecretValue::from(b"hunter2\n".to_vec());
-        refusal(kube::Error::Api(Box::new(status)), "t", [&value].into_iter())
+        refusal(
+            kube::Error::Api(Box::new(status)),
+            "t",
+            [&value].into_iter(),
+        )
     }
 
     #[test]
     fn a_refusal_that_quotes_a_value_is_not_passed_on() {
         for text in ["bad: hunter2", "bad: aHVudGVyMgo="] {
             let said = refused(422, text).to_string();
-            assert!(!said.contains("hunter2") && !said.contains("aHVudGVy"), "{said}");
+            assert!(
+                !said.contains("hunter2") && !said.contains("aHVudGVy"),
+                "{said}"
+            );
         }
-        assert!(refused(422, "the field is immutable").to_string().contains("immutable"));
+        assert!(
+            refused(422, "the field is immutable")
+                .to_string()
+                .contains("immutable")
+        );
     }
 
     #[test]

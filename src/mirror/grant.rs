@@ -13,11 +13,20 @@ pub enum Refusal {
     #[error(
         "no KeyVaultGrant lets namespace {namespace} read secret {object} of vault {vault}; add one, for example by the chart's value vaults"
     )]
-    NotGranted { namespace: String, object: String, vault: VaultHost },
+    NotGranted {
+        namespace: String,
+        object: String,
+        vault: VaultHost,
+    },
     #[error(
         "several KeyVaultGrants let namespace {namespace} read secret {object} of vault {vault}, as different identities ({identities}); leave one of them"
     )]
-    Ambiguous { namespace: String, object: String, vault: VaultHost, identities: String },
+    Ambiguous {
+        namespace: String,
+        object: String,
+        vault: VaultHost,
+        identities: String,
+    },
 }
 
 /// The reads that a mirror needs, in the order of its data. Every one needs a grant, and all grants for one read must name the
@@ -54,7 +63,11 @@ pub fn reads<'a>(
                 namespace: namespace.to_owned(),
                 object: object.name.clone(),
                 vault: vault.clone(),
-                identities: identities.iter().map(Identity::to_string).collect::<Vec<_>>().join(", "),
+                identities: identities
+                    .iter()
+                    .map(Identity::to_string)
+                    .collect::<Vec<_>>()
+                    .join(", "),
             }),
         }
     };
@@ -62,23 +75,37 @@ pub fn reads<'a>(
 }
 
 fn allows(grant: &KeyVaultGrantSpec, namespace: &str, kind: ObjectKind, name: &str) -> bool {
-    grant.namespaces.iter().any(|pattern| matches(pattern, namespace))
+    grant
+        .namespaces
+        .iter()
+        .any(|pattern| matches(pattern, namespace))
         && grant.objects.iter().any(|objects| {
-            objects.kind == kind && matches(&objects.name.to_ascii_lowercase(), &name.to_ascii_lowercase())
+            objects.kind == kind
+                && matches(
+                    &objects.name.to_ascii_lowercase(),
+                    &name.to_ascii_lowercase(),
+                )
         })
 }
 
 fn identity(grant: &KeyVaultGrantSpec) -> Identity {
-    grant.identity.as_ref().map_or_else(Identity::default, |identity| Identity {
-        client_id: Some(identity.client_id.clone()),
-        tenant_id: identity.tenant_id.clone(),
-    })
+    grant
+        .identity
+        .as_ref()
+        .map_or_else(Identity::default, |identity| Identity {
+            client_id: Some(identity.client_id.clone()),
+            tenant_id: identity.tenant_id.clone(),
+        })
 }
 
 /// Whether `text` is what `pattern` means, in which `*` stands for any number of characters.
 fn matches(pattern: &str, text: &str) -> bool {
-    let Some((start, rest)) = pattern.split_once('*') else { return pattern == text };
-    let Some(mut text) = text.strip_prefix(start) else { return false };
+    let Some((start, rest)) = pattern.split_once('*') else {
+        return pattern == text;
+    };
+    let Some(mut text) = text.strip_prefix(start) else {
+        return false;
+    };
     let mut parts: Vec<&str> = rest.split('*').collect();
     let end = parts.pop().unwrap_or_default();
     for part in parts {
@@ -106,7 +133,12 @@ mod tests {
         .expect("a spec")
     }
 
-    fn grant(vault: &str, namespaces: &[&str], objects: &str, client_id: Option<&str>) -> KeyVaultGrantSpec {
+    fn grant(
+        vault: &str,
+        namespaces: &[&str],
+        objects: &str,
+        client_id: Option<&str>,
+    ) -> KeyVaultGrantSpec {
         let mut grant = json!({
             "vault": {"name": vault},
             "namespaces": namespaces,
@@ -119,7 +151,12 @@ mod tests {
     }
 
     fn read(object: &str, grants: &[KeyVaultGrantSpec]) -> Result<Vec<ReadKey>, Refusal> {
-        reads("runners", &spec(object), grants.iter(), &"vault.azure.net".parse().expect("suffix"))
+        reads(
+            "runners",
+            &spec(object),
+            grants.iter(),
+            &"vault.azure.net".parse().expect("suffix"),
+        )
     }
 
     #[test]
@@ -130,7 +167,10 @@ mod tests {
             grant("contoso", &["others", "runner"], "*", None),
             grant("contoso", &["runners"], "web-*", None),
         ] {
-            assert!(matches!(read("ado-pat", &[wrong]), Err(Refusal::NotGranted { .. })));
+            assert!(matches!(
+                read("ado-pat", &[wrong]),
+                Err(Refusal::NotGranted { .. })
+            ));
         }
     }
 
@@ -144,7 +184,10 @@ mod tests {
     fn different_identities_for_one_read_are_ambiguous() {
         let own = grant("contoso", &["*"], "*", None);
         let other = grant("contoso", &["*"], "*", Some("b"));
-        assert!(matches!(read("x", &[own.clone(), other]), Err(Refusal::Ambiguous { .. })));
+        assert!(matches!(
+            read("x", &[own.clone(), other]),
+            Err(Refusal::Ambiguous { .. })
+        ));
         assert!(read("x", &[own.clone(), own]).is_ok());
     }
 

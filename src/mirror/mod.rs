@@ -23,15 +23,15 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::channel::mpsc;
 use futures::StreamExt;
+use futures::channel::mpsc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Patch, PatchParams};
 use kube::core::PartialObjectMeta;
+use kube::runtime::Controller;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::Controller;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 use tokio::sync::Notify;
@@ -133,22 +133,35 @@ pub async fn run(mirrors: Arc<Mirrors>, triggers: Triggers) {
 pub fn mirrors_of(target: &PartialObjectMeta<Secret>) -> Vec<ObjectRef<KeyVaultMirror>> {
     let namespace = target.namespace().unwrap_or_default();
     let records = records(target.annotations());
-    records.values().map(|record| watch::reference(&namespace, &record.mirror)).collect()
+    records
+        .values()
+        .map(|record| watch::reference(&namespace, &record.mirror))
+        .collect()
 }
 
 /// What an attempt found where nothing failed.
 enum Attempt {
     /// A look at the vault is not due.
     NotDue,
-    Mirrored { rendered: Rendered, changed: bool },
+    Mirrored {
+        rendered: Rendered,
+        changed: bool,
+    },
 }
 
 impl Mirrors {
-    async fn reconcile(mirror: Arc<KeyVaultMirror>, this: Arc<Self>) -> Result<Action, std::convert::Infallible> {
+    async fn reconcile(
+        mirror: Arc<KeyVaultMirror>,
+        this: Arc<Self>,
+    ) -> Result<Action, std::convert::Infallible> {
         if mirror.metadata.deletion_timestamp.is_some() {
             return Ok(Action::await_change());
         }
-        let span = tracing::info_span!("mirror", namespace = mirror.namespace(), name = mirror.name_any());
+        let span = tracing::info_span!(
+            "mirror",
+            namespace = mirror.namespace(),
+            name = mirror.name_any()
+        );
         Ok(this.reconcile_one(&mirror).instrument(span).await)
     }
 
@@ -169,7 +182,15 @@ impl Mirrors {
         match &attempt {
             Ok(Attempt::NotDue) => return Action::requeue(again),
             Ok(Attempt::Mirrored { rendered, changed }) => {
-                self.report(mirror, &Outcome::Mirrored { rendered, changed: *changed }, now).await;
+                self.report(
+                    mirror,
+                    &Outcome::Mirrored {
+                        rendered,
+                        changed: *changed,
+                    },
+                    now,
+                )
+                .await;
             }
             // Nobody needs to hear of a race that the next attempt settles.
             Err(Failure::Raced(_)) => {}
@@ -179,11 +200,20 @@ impl Mirrors {
         Action::requeue(again)
     }
 
-    async fn attempt(&self, mirror: &KeyVaultMirror, memory: &mut Memory) -> Result<Attempt, Failure> {
+    async fn attempt(
+        &self,
+        mirror: &KeyVaultMirror,
+        memory: &mut Memory,
+    ) -> Result<Attempt, Failure> {
         let namespace = mirror.namespace().unwrap_or_default();
         let target = &mirror.spec.target.name;
         let grants = self.grants.state();
-        let reads = grant::reads(&namespace, &mirror.spec, grants.iter().map(|g| &g.spec), &self.suffixes)?;
+        let reads = grant::reads(
+            &namespace,
+            &mirror.spec,
+            grants.iter().map(|g| &g.spec),
+            &self.suffixes,
+        )?;
         let ticks = self.ticks(mirror, &reads)?;
         let now = self.clock.now();
         let targets = Targets::new(self.client.clone(), &namespace);
@@ -195,7 +225,9 @@ impl Mirrors {
         let same = memory.seen.as_ref().is_some_and(|seen| {
             seen.generation == mirror.metadata.generation
                 && seen.reads == reads
-                && existing.as_ref().is_some_and(|existing| existing.resource_version == seen.target)
+                && existing
+                    .as_ref()
+                    .is_some_and(|existing| existing.resource_version == seen.target)
         });
         if same && !due && !asked_for {
             return Ok(Attempt::NotDue);
@@ -210,11 +242,22 @@ impl Mirrors {
         let rendered = self.fetch(mirror, &reads, not_before).await?;
         let desired = self.desired(mirror, &reads, &rendered);
         let rivals = self.rivals(mirror);
-        let planned =
-            plan(target, mirror.spec.target.type_, &desired, existing.as_ref(), &rivals, self.clock.now());
+        let planned = plan(
+            target,
+            mirror.spec.target.type_,
+            &desired,
+            existing.as_ref(),
+            &rivals,
+            self.clock.now(),
+        );
         let (resource_version, changed) = match planned {
             Plan::Conflict(conflict) => return Err(conflict.into()),
-            Plan::InSync => (existing.map(|existing| existing.resource_version).unwrap_or_default(), false),
+            Plan::InSync => (
+                existing
+                    .map(|existing| existing.resource_version)
+                    .unwrap_or_default(),
+                false,
+            ),
             Plan::Write(write) => {
                 let resource_version = targets.write(mirror, &write, &rendered).await?;
                 self.metrics.target_written(&namespace);
@@ -239,11 +282,19 @@ impl Mirrors {
         name: &str,
         memory: &Memory,
     ) -> Result<Option<Existing>, Failure> {
-        let watched = self.targets.get(&watch::reference(namespace, name)).map(|secret| Existing::of(secret.meta()));
+        let watched = self
+            .targets
+            .get(&watch::reference(namespace, name))
+            .map(|secret| Existing::of(secret.meta()));
         match (&memory.seen, watched) {
             (None, Some(existing)) if memory.failures == 0 => Ok(Some(existing)),
-            (Some(seen), Some(existing)) if existing.resource_version == seen.target => Ok(Some(existing)),
-            _ => Ok(targets.metadata(name).await?.map(|secret| Existing::of(secret.meta()))),
+            (Some(seen), Some(existing)) if existing.resource_version == seen.target => {
+                Ok(Some(existing))
+            }
+            _ => Ok(targets
+                .metadata(name)
+                .await?
+                .map(|secret| Existing::of(secret.meta()))),
         }
     }
 
@@ -257,15 +308,25 @@ impl Mirrors {
         let answers = reads.iter().map(|key| self.reader.read(key, not_before));
         let answers = futures::future::try_join_all(answers).await?;
         let entries = mirror.spec.data.iter().zip(answers);
-        Ok(render(entries.map(|(entry, secret)| (entry.key.as_str(), entry.object.name.as_str(), secret))))
+        Ok(render(entries.map(|(entry, secret)| {
+            (entry.key.as_str(), entry.object.name.as_str(), secret)
+        })))
     }
 
     fn desired(&self, mirror: &KeyVaultMirror, reads: &[ReadKey], rendered: &Rendered) -> Desired {
         let namespace = mirror.namespace().unwrap_or_default();
         let target = &mirror.spec.target;
-        let vault = reads.first().map(|read| read.vault.to_string()).unwrap_or_default();
+        let vault = reads
+            .first()
+            .map(|read| read.vault.to_string())
+            .unwrap_or_default();
         let keys = rendered.iter().map(|(key, from)| {
-            let place = Place { namespace: &namespace, kind: "Secret", target: &target.name, key };
+            let place = Place {
+                namespace: &namespace,
+                kind: "Secret",
+                target: &target.name,
+                key,
+            };
             let content = Content {
                 digest: self.digest_key.content(place, from.value.expose()),
                 object: format!("{vault}/secrets/{}", from.object),
@@ -286,7 +347,9 @@ impl Mirrors {
     }
 
     fn rivals(&self, mirror: &KeyVaultMirror) -> Vec<Rival> {
-        let precedence = |mirror: &KeyVaultMirror| (mirror.creation_timestamp().map(|time| time.0), mirror.uid());
+        let precedence = |mirror: &KeyVaultMirror| {
+            (mirror.creation_timestamp().map(|time| time.0), mirror.uid())
+        };
         self.mirrors
             .state()
             .iter()
@@ -300,7 +363,12 @@ impl Mirrors {
                 name: other.name_any(),
                 uid: other.uid().unwrap_or_default(),
                 type_: other.spec.target.type_,
-                keys: other.spec.data.iter().map(|entry| entry.key.clone()).collect(),
+                keys: other
+                    .spec
+                    .data
+                    .iter()
+                    .map(|entry| entry.key.clone())
+                    .collect(),
                 precedes: precedence(other) < precedence(mirror),
             })
             .collect()
@@ -310,17 +378,31 @@ impl Mirrors {
         let interval = interval(&mirror.spec.refresh_interval, self.min_refresh_interval)
             .map_err(Failure::InvalidSpec)?;
         let vault = reads.first().map(|read| &read.vault);
-        vault.map(|vault| Ticks::new(vault, interval)).ok_or_else(|| {
-            Failure::InvalidSpec("spec.data is empty; name at least one key and its object".to_owned())
-        })
+        vault
+            .map(|vault| Ticks::new(vault, interval))
+            .ok_or_else(|| {
+                Failure::InvalidSpec(
+                    "spec.data is empty; name at least one key and its object".to_owned(),
+                )
+            })
     }
 
-    fn next(&self, mirror: &KeyVaultMirror, memory: &Memory, failure: Option<&Failure>, now: Timestamp) -> Duration {
+    fn next(
+        &self,
+        mirror: &KeyVaultMirror,
+        memory: &Memory,
+        failure: Option<&Failure>,
+        now: Timestamp,
+    ) -> Duration {
         let interval = interval(&mirror.spec.refresh_interval, self.min_refresh_interval);
         let interval = interval.unwrap_or(self.min_refresh_interval);
-        let until_tick = memory.seen.as_ref().and_then(|seen| seen.reads.first()).map_or(interval, |read| {
-            Ticks::new(&read.vault, interval).until_next(now)
-        });
+        let until_tick = memory
+            .seen
+            .as_ref()
+            .and_then(|seen| seen.reads.first())
+            .map_or(interval, |read| {
+                Ticks::new(&read.vault, interval).until_next(now)
+            });
         match failure {
             None => until_tick,
             Some(Failure::Raced(_)) => RACE_PAUSE,
@@ -342,14 +424,27 @@ impl Mirrors {
     async fn report(&self, mirror: &KeyVaultMirror, outcome: &Outcome<'_>, now: Timestamp) {
         let (namespace, name) = (mirror.namespace().unwrap_or_default(), mirror.name_any());
         let after = status(mirror, outcome, now);
-        let has = |type_: &str| after.conditions.iter().any(|c| c.type_ == type_ && c.status == "True");
-        self.metrics.mirror_state(&namespace, &name, has(condition::READY), has(condition::OUTSIDE_VALIDITY));
+        let has = |type_: &str| {
+            after
+                .conditions
+                .iter()
+                .any(|c| c.type_ == type_ && c.status == "True")
+        };
+        self.metrics.mirror_state(
+            &namespace,
+            &name,
+            has(condition::READY),
+            has(condition::OUTSIDE_VALIDITY),
+        );
         // The cache may lag behind our own last write of the status; one write too many is the worst that comes of it.
         if mirror.status.as_ref() == Some(&after) {
             return;
         }
         let said = |status: Option<&crate::api::KeyVaultMirrorStatus>| {
-            let ready = status?.conditions.iter().find(|c| c.type_ == condition::READY)?;
+            let ready = status?
+                .conditions
+                .iter()
+                .find(|c| c.type_ == condition::READY)?;
             Some((ready.reason.clone(), ready.message.clone()))
         };
         if let Outcome::Failed(failure) = outcome
@@ -357,20 +452,48 @@ impl Mirrors {
         {
             tracing::warn!(reason = failure.reason(), "{failure}");
             let about = mirror.object_ref(&());
-            self.events.publish(about, Kind::Warning, failure.reason(), "Mirror", failure.to_string()).await;
+            self.events
+                .publish(
+                    about,
+                    Kind::Warning,
+                    failure.reason(),
+                    "Mirror",
+                    failure.to_string(),
+                )
+                .await;
         }
         if let Outcome::Mirrored { changed: true, .. } = outcome {
-            let versions: Vec<String> =
-                after.objects.iter().map(|o| format!("{} from {} version {}", o.key, o.name, o.version)).collect();
-            let note = format!("Secret {} written: {}", mirror.spec.target.name, versions.join(", "));
-            self.events.publish(mirror.object_ref(&()), Kind::Normal, "Mirrored", "Mirror", note).await;
+            let versions: Vec<String> = after
+                .objects
+                .iter()
+                .map(|o| format!("{} from {} version {}", o.key, o.name, o.version))
+                .collect();
+            let note = format!(
+                "Secret {} written: {}",
+                mirror.spec.target.name,
+                versions.join(", ")
+            );
+            self.events
+                .publish(
+                    mirror.object_ref(&()),
+                    Kind::Normal,
+                    "Mirrored",
+                    "Mirror",
+                    note,
+                )
+                .await;
         }
         let api: Api<KeyVaultMirror> = Api::namespaced(self.client.clone(), &namespace);
         let patch = Patch::Merge(json!({"status": after}));
-        match api.patch_status(&name, &PatchParams::default(), &patch).await {
+        match api
+            .patch_status(&name, &PatchParams::default(), &patch)
+            .await
+        {
             Ok(_) => {}
             Err(kube::Error::Api(status)) if status.code == 404 => {}
-            Err(error) => tracing::warn!(%error, "the status can't be written; that is tried again"),
+            Err(error) => {
+                tracing::warn!(%error, "the status can't be written; that is tried again")
+            }
         }
     }
 
@@ -418,25 +541,42 @@ impl Mirrors {
         let (Sweep::Withdraw { mirror, uid } | Sweep::Delete { mirror, uid }) = sweep;
         // The cache alone is no ground to remove anything on.
         let api: Api<KeyVaultMirror> = Api::namespaced(self.client.clone(), namespace);
-        let live = api.get_opt(mirror).await.map_err(|error| Failure::ApiServer(error.to_string()))?;
-        if live.is_some_and(|live| live.uid().as_ref() == Some(uid) && live.spec.target.name == target) {
+        let live = api
+            .get_opt(mirror)
+            .await
+            .map_err(|error| Failure::ApiServer(error.to_string()))?;
+        if live
+            .is_some_and(|live| live.uid().as_ref() == Some(uid) && live.spec.target.name == target)
+        {
             return Ok(());
         }
         let targets = Targets::new(self.client.clone(), namespace);
-        tracing::info!(namespace, target, mirror, "removing what a mirror left behind");
+        tracing::info!(
+            namespace,
+            target,
+            mirror,
+            "removing what a mirror left behind"
+        );
         match sweep {
             Sweep::Withdraw { uid, .. } => {
                 let seen = (existing.uid.as_str(), existing.resource_version.as_str());
                 targets.withdraw(target, uid, Some(seen)).await
             }
-            Sweep::Delete { .. } => targets.delete(target, &existing.uid, &existing.resource_version).await,
+            Sweep::Delete { .. } => {
+                targets
+                    .delete(target, &existing.uid, &existing.resource_version)
+                    .await
+            }
         }
     }
 }
 
 impl Memories {
     fn of(&self, mirror: &KeyVaultMirror) -> Memory {
-        self.lock().get(&mirror.uid().unwrap_or_default()).cloned().unwrap_or_default()
+        self.lock()
+            .get(&mirror.uid().unwrap_or_default())
+            .cloned()
+            .unwrap_or_default()
     }
 
     fn keep(&self, mirror: &KeyVaultMirror, mut memory: Memory) {
@@ -447,7 +587,8 @@ impl Memories {
 
     /// Forgets mirrors that are gone and gives their namespaces and names.
     fn forget_all_but(&self, mirrors: &[Arc<KeyVaultMirror>]) -> Vec<(String, String)> {
-        let live: std::collections::HashSet<String> = mirrors.iter().filter_map(|mirror| mirror.uid()).collect();
+        let live: std::collections::HashSet<String> =
+            mirrors.iter().filter_map(|mirror| mirror.uid()).collect();
         let gone = |(uid, memory): (&String, &mut Memory)| {
             (!live.contains(uid)).then(|| (memory.namespace.clone(), memory.name.clone()))
         };

@@ -36,15 +36,25 @@ impl Ownership {
     pub fn of(entries: &[ManagedFieldsEntry]) -> Self {
         let mut managers: BTreeMap<String, Fields> = BTreeMap::new();
         for entry in entries {
-            let fields = managers.entry(entry.manager.clone().unwrap_or_default()).or_default();
-            let Some(tree) = entry.fields_v1.as_ref().map(|fields| &fields.0) else { continue };
+            let fields = managers
+                .entry(entry.manager.clone().unwrap_or_default())
+                .or_default();
+            let Some(tree) = entry.fields_v1.as_ref().map(|fields| &fields.0) else {
+                continue;
+            };
             fields.data.extend(names(&tree["f:data"], "f:"));
-            fields.labels.extend(names(&tree["f:metadata"]["f:labels"], "f:"));
-            fields.annotations.extend(names(&tree["f:metadata"]["f:annotations"], "f:"));
-            fields.owners.extend(names(&tree["f:metadata"]["f:ownerReferences"], "k:").filter_map(|key| {
-                let key: Value = serde_json::from_str(&key).ok()?;
-                Some(key["uid"].as_str()?.to_owned())
-            }));
+            fields
+                .labels
+                .extend(names(&tree["f:metadata"]["f:labels"], "f:"));
+            fields
+                .annotations
+                .extend(names(&tree["f:metadata"]["f:annotations"], "f:"));
+            fields.owners.extend(
+                names(&tree["f:metadata"]["f:ownerReferences"], "k:").filter_map(|key| {
+                    let key: Value = serde_json::from_str(&key).ok()?;
+                    Some(key["uid"].as_str()?.to_owned())
+                }),
+            );
         }
         Self { managers }
     }
@@ -64,7 +74,9 @@ impl Ownership {
 
     /// Whether anybody but mirrors has written to the target.
     pub fn has_outsiders(&self) -> bool {
-        self.managers.keys().any(|name| !name.starts_with(MANAGER_PREFIX))
+        self.managers
+            .keys()
+            .any(|name| !name.starts_with(MANAGER_PREFIX))
     }
 }
 

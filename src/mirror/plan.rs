@@ -93,15 +93,27 @@ pub enum Conflict {
     #[error(
         "key {key} of Secret {target} belongs to mirror {winner}; remove it from one of the two mirrors, or give this one another target"
     )]
-    Key { target: String, key: String, winner: String },
+    Key {
+        target: String,
+        key: String,
+        winner: String,
+    },
     #[error(
         "mirror {winner} makes Secret {target} with type {type_}; give both mirrors one type, or this one another target"
     )]
-    Type { target: String, type_: SecretType, winner: String },
+    Type {
+        target: String,
+        type_: SecretType,
+        winner: String,
+    },
     #[error(
         "key {key} of Secret {target} belongs to field manager {manager}; remove the key from the Secret, or give the mirror another key"
     )]
-    Outsider { target: String, key: String, manager: String },
+    Outsider {
+        target: String,
+        key: String,
+        manager: String,
+    },
 }
 
 /// Decides.
@@ -120,7 +132,12 @@ pub fn plan(
     let record = next_record(desired, before, now);
     let changes_content = before.is_none_or(|before| {
         before.keys.len() != record.keys.len()
-            || record.keys.iter().any(|(key, now)| before.keys.get(key).is_none_or(|b| b.changed != now.changed))
+            || record.keys.iter().any(|(key, now)| {
+                before
+                    .keys
+                    .get(key)
+                    .is_none_or(|b| b.changed != now.changed)
+            })
     });
     match existing {
         Some(existing) if before == Some(&record) && is_whole(desired, existing) => Plan::InSync,
@@ -142,7 +159,10 @@ fn conflict(
     let target = target.to_owned();
     let record_of = |uid: &str| existing.and_then(|existing| existing.records.get(uid));
     let ours = record_of(&desired.uid);
-    if existing.is_some() && ours.is_none() && rivals.iter().all(|rival| record_of(&rival.uid).is_none()) {
+    if existing.is_some()
+        && ours.is_none()
+        && rivals.iter().all(|rival| record_of(&rival.uid).is_none())
+    {
         return Some(Conflict::Foreign { target });
     }
     for rival in rivals {
@@ -153,29 +173,47 @@ fn conflict(
             _ => rival.precedes,
         };
         if wins && rival.type_ != type_ {
-            return Some(Conflict::Type { target, type_: rival.type_, winner: rival.name.clone() });
+            return Some(Conflict::Type {
+                target,
+                type_: rival.type_,
+                winner: rival.name.clone(),
+            });
         }
-        for key in rival.keys.iter().filter(|key| desired.keys.contains_key(*key)) {
-            let held = |record: Option<&Record>| record.is_some_and(|record| record.keys.contains_key(key));
+        for key in rival
+            .keys
+            .iter()
+            .filter(|key| desired.keys.contains_key(*key))
+        {
+            let held = |record: Option<&Record>| {
+                record.is_some_and(|record| record.keys.contains_key(key))
+            };
             let wins = match (held(ours), held(theirs)) {
                 (true, false) => false,
                 (false, true) => true,
                 _ => rival.precedes,
             };
             if wins {
-                return Some(Conflict::Key { target, key: key.clone(), winner: rival.name.clone() });
+                return Some(Conflict::Key {
+                    target,
+                    key: key.clone(),
+                    winner: rival.name.clone(),
+                });
             }
         }
     }
     // A key that was ours and is another's now is drift, and taken back; one that never was ours is not.
     let ownership = existing.map(|existing| &existing.ownership)?;
-    desired.keys.keys().filter(|key| ours.is_none_or(|ours| !ours.keys.contains_key(*key))).find_map(|key| {
-        ownership.outsider(key).map(|manager| Conflict::Outsider {
-            target: target.clone(),
-            key: key.clone(),
-            manager: manager.to_owned(),
+    desired
+        .keys
+        .keys()
+        .filter(|key| ours.is_none_or(|ours| !ours.keys.contains_key(*key)))
+        .find_map(|key| {
+            ownership.outsider(key).map(|manager| Conflict::Outsider {
+                target: target.clone(),
+                key: key.clone(),
+                manager: manager.to_owned(),
+            })
         })
-    })
 }
 
 fn next_record(desired: &Desired, before: Option<&Record>, now: Timestamp) -> Record {
@@ -194,18 +232,36 @@ fn next_record(desired: &Desired, before: Option<&Record>, now: Timestamp) -> Re
 
 /// Whether all that the mirror wrote is still there and its own: what another manager changes, it takes over.
 fn is_whole(desired: &Desired, existing: &Existing) -> bool {
-    let Some(ours) = existing.ownership.mirror(&desired.uid) else { return false };
+    let Some(ours) = existing.ownership.mirror(&desired.uid) else {
+        return false;
+    };
     let owns_reference = ours.owners.contains(&desired.uid);
     ours.data.iter().eq(desired.keys.keys())
         && owns_reference == (desired.deletion_policy == DeletionPolicy::Delete)
-        && ours.labels.iter().eq(with(&desired.labels, MIRRORED_LABEL).keys())
-        && ours.annotations.iter().eq(with(&desired.annotations, &annotation(&desired.uid)).keys())
-        && desired.labels.iter().all(|(name, value)| existing.labels.get(name) == Some(value))
-        && desired.annotations.iter().all(|(name, value)| existing.annotations.get(name) == Some(value))
+        && ours
+            .labels
+            .iter()
+            .eq(with(&desired.labels, MIRRORED_LABEL).keys())
+        && ours
+            .annotations
+            .iter()
+            .eq(with(&desired.annotations, &annotation(&desired.uid)).keys())
+        && desired
+            .labels
+            .iter()
+            .all(|(name, value)| existing.labels.get(name) == Some(value))
+        && desired
+            .annotations
+            .iter()
+            .all(|(name, value)| existing.annotations.get(name) == Some(value))
 }
 
 fn with(map: &BTreeMap<String, String>, name: &str) -> BTreeMap<String, ()> {
-    map.keys().cloned().chain([name.to_owned()]).map(|name| (name, ())).collect()
+    map.keys()
+        .cloned()
+        .chain([name.to_owned()])
+        .map(|name| (name, ()))
+        .collect()
 }
 
 #[cfg(test)]
@@ -220,8 +276,12 @@ mod tests {
     }
 
     fn desired(uid: &str, digest: &str) -> Desired {
-        let content =
-            Content { digest: digest.into(), object: "o".into(), version: format!("of {digest}"), updated: None };
+        let content = Content {
+            digest: digest.into(),
+            object: "o".into(),
+            version: format!("of {digest}"),
+            updated: None,
+        };
         Desired {
             mirror: format!("mirror-{uid}"),
             uid: uid.into(),
@@ -279,7 +339,9 @@ mod tests {
 
     #[test]
     fn a_missing_target_is_written_without_precondition() {
-        let Plan::Write(write) = decide(&desired("u", "a"), None, &[]) else { panic!("a write") };
+        let Plan::Write(write) = decide(&desired("u", "a"), None, &[]) else {
+            panic!("a write")
+        };
         assert!(write.precondition.is_none() && write.changes_content);
         assert!(write.record.keys["token"].first);
     }
@@ -287,13 +349,18 @@ mod tests {
     #[test]
     fn equal_content_is_not_written_again() {
         let wanted = desired("u", "a");
-        assert_eq!(decide(&wanted, Some(&written(&wanted, at(1))), &[]), Plan::InSync);
+        assert_eq!(
+            decide(&wanted, Some(&written(&wanted, at(1))), &[]),
+            Plan::InSync
+        );
     }
 
     #[test]
     fn other_content_is_written_on_what_was_seen() {
         let existing = written(&desired("u", "a"), at(1));
-        let Plan::Write(write) = decide(&desired("u", "b"), Some(&existing), &[]) else { panic!("a write") };
+        let Plan::Write(write) = decide(&desired("u", "b"), Some(&existing), &[]) else {
+            panic!("a write")
+        };
         assert_eq!(write.precondition, Some(("s".into(), "1".into())));
         assert_eq!(write.record.keys["token"].changed, at(100));
     }
@@ -306,7 +373,9 @@ mod tests {
             managed("keytide/u", json!({})),
             managed("kubectl-edit", json!({"f:data": {"f:token": {}}})),
         ]);
-        let Plan::Write(write) = decide(&wanted, Some(&existing), &[]) else { panic!("a write") };
+        let Plan::Write(write) = decide(&wanted, Some(&existing), &[]) else {
+            panic!("a write")
+        };
         assert!(!write.changes_content);
         assert_eq!(write.record.keys["token"].changed, at(1));
     }
@@ -323,7 +392,8 @@ mod tests {
     fn a_key_that_an_outsider_owns_is_left_alone() {
         let mut before = desired("u", "a");
         let mut existing = written(&before, at(1));
-        existing.ownership = Ownership::of(&[managed("kubectl-edit", json!({"f:data": {"f:more": {}}}))]);
+        existing.ownership =
+            Ownership::of(&[managed("kubectl-edit", json!({"f:data": {"f:more": {}}}))]);
         let content = before.keys["token"].clone();
         before.keys.insert("more".into(), content);
         let plan = decide(&before, Some(&existing), &[]);
@@ -333,22 +403,40 @@ mod tests {
     #[test]
     fn the_holder_of_a_key_keeps_it_even_from_an_older_mirror() {
         let wanted = desired("u", "a");
-        assert_eq!(decide(&wanted, Some(&written(&wanted, at(1))), &[rival(true)]), Plan::InSync);
+        assert_eq!(
+            decide(&wanted, Some(&written(&wanted, at(1))), &[rival(true)]),
+            Plan::InSync
+        );
         let theirs = written(&desired("r", "a"), at(1));
         let plan = decide(&wanted, Some(&theirs), &[rival(false)]);
-        assert!(matches!(plan, Plan::Conflict(Conflict::Key { winner, .. }) if winner == "mirror-r"));
+        assert!(
+            matches!(plan, Plan::Conflict(Conflict::Key { winner, .. }) if winner == "mirror-r")
+        );
     }
 
     #[test]
     fn where_nobody_holds_a_key_the_older_mirror_gets_it() {
-        assert!(matches!(decide(&desired("u", "a"), None, &[rival(true)]), Plan::Conflict(Conflict::Key { .. })));
-        assert!(matches!(decide(&desired("u", "a"), None, &[rival(false)]), Plan::Write(_)));
+        assert!(matches!(
+            decide(&desired("u", "a"), None, &[rival(true)]),
+            Plan::Conflict(Conflict::Key { .. })
+        ));
+        assert!(matches!(
+            decide(&desired("u", "a"), None, &[rival(false)]),
+            Plan::Write(_)
+        ));
     }
 
     #[test]
     fn mirrors_of_one_target_agree_on_its_type() {
-        let other = Rival { type_: SecretType::Tls, keys: Vec::new(), ..rival(true) };
-        assert!(matches!(decide(&desired("u", "a"), None, &[other]), Plan::Conflict(Conflict::Type { .. })));
+        let other = Rival {
+            type_: SecretType::Tls,
+            keys: Vec::new(),
+            ..rival(true)
+        };
+        assert!(matches!(
+            decide(&desired("u", "a"), None, &[other]),
+            Plan::Conflict(Conflict::Type { .. })
+        ));
     }
 
     #[test]
@@ -358,7 +446,9 @@ mod tests {
         after.digest_key = "other".into();
         let content = after.keys.get_mut("token").expect("token");
         content.digest = "x".into();
-        let Plan::Write(write) = decide(&after, Some(&written(&before, at(1))), &[]) else { panic!("a write") };
+        let Plan::Write(write) = decide(&after, Some(&written(&before, at(1))), &[]) else {
+            panic!("a write")
+        };
         assert!(!write.changes_content);
         assert_eq!(write.record.digest_key, "other");
     }

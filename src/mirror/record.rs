@@ -72,7 +72,12 @@ pub struct Content {
 impl Content {
     /// The key's next record. The content is the one of before if the digest says so or, where the digest key is another
     /// one and digests can't be compared, if it is the same version of the same object: a version's value never changes.
-    pub fn record(&self, before: Option<&KeyRecord>, same_digest_key: bool, now: Timestamp) -> KeyRecord {
+    pub fn record(
+        &self,
+        before: Option<&KeyRecord>,
+        same_digest_key: bool,
+        now: Timestamp,
+    ) -> KeyRecord {
         let unchanged = |before: &&KeyRecord| {
             if same_digest_key {
                 before.digest == self.digest
@@ -105,7 +110,12 @@ mod tests {
     }
 
     fn content(digest: &str, version: &str) -> Content {
-        Content { digest: digest.into(), object: "v/secrets/s".into(), version: version.into(), updated: None }
+        Content {
+            digest: digest.into(),
+            object: "v/secrets/s".into(),
+            version: version.into(),
+            updated: None,
+        }
     }
 
     #[test]
@@ -118,7 +128,10 @@ mod tests {
     fn a_new_version_with_equal_content_is_no_change() {
         let before = content("a", "1").record(None, true, at(1));
         let after = content("a", "2").record(Some(&before), true, at(2));
-        assert_eq!((after.changed, after.first, after.version.as_str()), (at(1), true, "2"));
+        assert_eq!(
+            (after.changed, after.first, after.version.as_str()),
+            (at(1), true, "2")
+        );
     }
 
     #[test]
@@ -131,13 +144,26 @@ mod tests {
     #[test]
     fn under_another_digest_key_the_version_decides() {
         let before = content("a", "1").record(None, true, at(1));
-        assert_eq!(content("x", "1").record(Some(&before), false, at(2)).changed, at(1));
-        assert_eq!(content("x", "2").record(Some(&before), false, at(2)).changed, at(2));
+        assert_eq!(
+            content("x", "1")
+                .record(Some(&before), false, at(2))
+                .changed,
+            at(1)
+        );
+        assert_eq!(
+            content("x", "2")
+                .record(Some(&before), false, at(2))
+                .changed,
+            at(2)
+        );
     }
 
     #[test]
     fn an_annotation_that_is_no_record_is_none() {
-        let annotations = BTreeMap::from([(annotation("u"), "{".to_owned()), ("x".to_owned(), "{}".to_owned())]);
+        let annotations = BTreeMap::from([
+            (annotation("u"), "{".to_owned()),
+            ("x".to_owned(), "{}".to_owned()),
+        ]);
         assert!(records(&annotations).is_empty());
     }
 }

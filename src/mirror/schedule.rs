@@ -13,9 +13,15 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(300);
 
 /// Parses a `refreshInterval`; what is below the floor becomes the floor.
 pub fn interval(text: &str, floor: Duration) -> Result<Duration, String> {
-    let wrong = || format!("spec.refreshInterval `{text}` is not a duration; write for example 30s, 1m or 1h30m");
+    let wrong = || {
+        format!(
+            "spec.refreshInterval `{text}` is not a duration; write for example 30s, 1m or 1h30m"
+        )
+    };
     let duration: SignedDuration = text.parse().map_err(|_| wrong())?;
-    Duration::try_from(duration).map(|duration| duration.max(floor)).map_err(|_| wrong())
+    Duration::try_from(duration)
+        .map(|duration| duration.max(floor))
+        .map_err(|_| wrong())
 }
 
 /// The times at which mirrors of one vault ask it: the same for all with the same interval, so that they share their reads,
@@ -28,10 +34,15 @@ pub struct Ticks {
 
 impl Ticks {
     pub fn new(vault: &VaultHost, interval: Duration) -> Self {
-        let interval = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX).max(1);
+        let interval = i64::try_from(interval.as_millis())
+            .unwrap_or(i64::MAX)
+            .max(1);
         let mut hasher = DefaultHasher::new();
         vault.hash(&mut hasher);
-        Self { interval, phase: (hasher.finish() % interval.unsigned_abs()) as i64 }
+        Self {
+            interval,
+            phase: (hasher.finish() % interval.unsigned_abs()) as i64,
+        }
     }
 
     /// The latest tick that is not after `now`.
@@ -64,7 +75,12 @@ mod tests {
 
     fn vault() -> VaultHost {
         let suffixes: DnsSuffixes = "vault.azure.net".parse().expect("suffix");
-        suffixes.host(&crate::api::VaultRef { name: Some("contoso".into()), url: None }).expect("a host")
+        suffixes
+            .host(&crate::api::VaultRef {
+                name: Some("contoso".into()),
+                url: None,
+            })
+            .expect("a host")
     }
 
     #[test]

@@ -44,7 +44,9 @@ impl Failure {
                 VaultErrorKind::Firewall => reason::VAULT_FIREWALL,
                 VaultErrorKind::Disabled => reason::OBJECT_DISABLED,
                 VaultErrorKind::NotFound => reason::OBJECT_NOT_FOUND,
-                VaultErrorKind::Unauthorized | VaultErrorKind::BadCredentials => reason::BAD_CREDENTIALS,
+                VaultErrorKind::Unauthorized | VaultErrorKind::BadCredentials => {
+                    reason::BAD_CREDENTIALS
+                }
                 VaultErrorKind::Unreachable => reason::VAULT_UNREACHABLE,
                 VaultErrorKind::Server { .. } | VaultErrorKind::Malformed => reason::VAULT_ERROR,
             },
@@ -57,7 +59,9 @@ impl Failure {
     /// Whether only a change by a person, here or in the vault, ends it.
     fn needs_a_person(&self) -> bool {
         match self {
-            Self::InvalidSpec(_) | Self::Refused(_) | Self::Conflict(_) | Self::Rejected { .. } => true,
+            Self::InvalidSpec(_) | Self::Refused(_) | Self::Conflict(_) | Self::Rejected { .. } => {
+                true
+            }
             Self::Vault(error) => !error.kind.is_transient(),
             Self::ApiServer(_) | Self::Raced(_) => false,
         }
@@ -72,12 +76,19 @@ impl Failure {
 /// How an attempt ended.
 pub enum Outcome<'a> {
     /// The target has what the vault has; whether its content changed just now.
-    Mirrored { rendered: &'a Rendered, changed: bool },
+    Mirrored {
+        rendered: &'a Rendered,
+        changed: bool,
+    },
     Failed(&'a Failure),
 }
 
 /// The status after an attempt.
-pub fn status(mirror: &KeyVaultMirror, outcome: &Outcome<'_>, now: Timestamp) -> KeyVaultMirrorStatus {
+pub fn status(
+    mirror: &KeyVaultMirror,
+    outcome: &Outcome<'_>,
+    now: Timestamp,
+) -> KeyVaultMirrorStatus {
     let before = mirror.status.clone().unwrap_or_default();
     let generation = mirror.metadata.generation;
     let conditions = wanted(outcome, now)
@@ -86,10 +97,17 @@ pub fn status(mirror: &KeyVaultMirror, outcome: &Outcome<'_>, now: Timestamp) ->
         .collect();
     match outcome {
         Outcome::Failed(_) => {
-            let kept_validity =
-                before.conditions.iter().filter(|c| c.type_ == condition::OUTSIDE_VALIDITY).cloned();
+            let kept_validity = before
+                .conditions
+                .iter()
+                .filter(|c| c.type_ == condition::OUTSIDE_VALIDITY)
+                .cloned();
             let conditions = [conditions, kept_validity.collect()].concat();
-            KeyVaultMirrorStatus { observed_generation: generation, conditions, ..before }
+            KeyVaultMirrorStatus {
+                observed_generation: generation,
+                conditions,
+                ..before
+            }
         }
         Outcome::Mirrored { rendered, changed } => KeyVaultMirrorStatus {
             observed_generation: generation,
@@ -108,7 +126,11 @@ pub fn status(mirror: &KeyVaultMirror, outcome: &Outcome<'_>, now: Timestamp) ->
                 kind: "Secret".to_owned(),
                 name: mirror.spec.target.name.clone(),
             }),
-            last_change: if *changed { Some(seconds(now).to_string()) } else { before.last_change },
+            last_change: if *changed {
+                Some(seconds(now).to_string())
+            } else {
+                before.last_change
+            },
         },
     }
 }
@@ -122,11 +144,19 @@ fn wanted(outcome: &Outcome<'_>, now: Timestamp) -> Vec<Wanted> {
                 reason: reason::MIRRORED,
                 message: format!("{} in the Secret as in the vault", keys(rendered.len())),
             };
-            [Some(ready), outside_validity(rendered, now)].into_iter().flatten().collect()
+            [Some(ready), outside_validity(rendered, now)]
+                .into_iter()
+                .flatten()
+                .collect()
         }
         Outcome::Failed(failure) => {
             let (reason, message) = (failure.reason(), failure.to_string());
-            let ready = Wanted { type_: condition::READY, status: false, reason, message: message.clone() };
+            let ready = Wanted {
+                type_: condition::READY,
+                status: false,
+                reason,
+                message: message.clone(),
+            };
             let stalled = failure.needs_a_person().then_some(Wanted {
                 type_: condition::STALLED,
                 status: true,
@@ -141,22 +171,47 @@ fn wanted(outcome: &Outcome<'_>, now: Timestamp) -> Vec<Wanted> {
 /// Key Vault serves expired secrets and those that are not valid yet. They are mirrored, and said.
 fn outside_validity(rendered: &Rendered, now: Timestamp) -> Option<Wanted> {
     let names = |outside: &dyn Fn(&crate::vault::VaultSecret) -> bool| -> Vec<&str> {
-        rendered.values().filter(|from| outside(&from.secret)).map(|from| from.object.as_str()).collect()
+        rendered
+            .values()
+            .filter(|from| outside(&from.secret))
+            .map(|from| from.object.as_str())
+            .collect()
     };
     let expired = names(&|secret| secret.expires.is_some_and(|expires| expires <= now));
     let early = names(&|secret| secret.not_before.is_some_and(|not_before| not_before > now));
     let (reason, message) = if !expired.is_empty() {
-        (reason::EXPIRED, format!("expired, and mirrored all the same: {}; renew it in the vault", expired.join(", ")))
+        (
+            reason::EXPIRED,
+            format!(
+                "expired, and mirrored all the same: {}; renew it in the vault",
+                expired.join(", ")
+            ),
+        )
     } else if !early.is_empty() {
-        (reason::NOT_YET_VALID, format!("not valid yet, and mirrored all the same: {}", early.join(", ")))
+        (
+            reason::NOT_YET_VALID,
+            format!(
+                "not valid yet, and mirrored all the same: {}",
+                early.join(", ")
+            ),
+        )
     } else {
         return None;
     };
-    Some(Wanted { type_: condition::OUTSIDE_VALIDITY, status: true, reason, message })
+    Some(Wanted {
+        type_: condition::OUTSIDE_VALIDITY,
+        status: true,
+        reason,
+        message,
+    })
 }
 
 fn keys(count: usize) -> String {
-    if count == 1 { "1 key is".to_owned() } else { format!("{count} keys are") }
+    if count == 1 {
+        "1 key is".to_owned()
+    } else {
+        format!("{count} keys are")
+    }
 }
 
 fn seconds(time: Timestamp) -> Timestamp {
@@ -200,28 +255,56 @@ mod tests {
     fn the_time_of_a_condition_is_that_of_its_change() {
         let mut mirror = mirror();
         let data = rendered(None);
-        let ok = Outcome::Mirrored { rendered: &data, changed: true };
+        let ok = Outcome::Mirrored {
+            rendered: &data,
+            changed: true,
+        };
         mirror.status = Some(status(&mirror, &ok, at(10)));
-        let again = Outcome::Mirrored { rendered: &data, changed: false };
-        assert_eq!(mirror.status, Some(status(&mirror, &again, at(20))), "no write for nothing");
+        let again = Outcome::Mirrored {
+            rendered: &data,
+            changed: false,
+        };
+        assert_eq!(
+            mirror.status,
+            Some(status(&mirror, &again, at(20))),
+            "no write for nothing"
+        );
     }
 
     #[test]
     fn a_failure_keeps_what_was_mirrored() {
         let mut mirror = mirror();
         let data = rendered(None);
-        mirror.status = Some(status(&mirror, &Outcome::Mirrored { rendered: &data, changed: true }, at(10)));
+        mirror.status = Some(status(
+            &mirror,
+            &Outcome::Mirrored {
+                rendered: &data,
+                changed: true,
+            },
+            at(10),
+        ));
         let failure = Failure::InvalidSpec("x".into());
         let after = status(&mirror, &Outcome::Failed(&failure), at(20));
         assert_eq!(after.objects.len(), 1);
-        let types: Vec<_> = after.conditions.iter().map(|c| (c.type_.as_str(), c.status.as_str())).collect();
+        let types: Vec<_> = after
+            .conditions
+            .iter()
+            .map(|c| (c.type_.as_str(), c.status.as_str()))
+            .collect();
         assert_eq!(types, [("Ready", "False"), ("Stalled", "True")]);
     }
 
     #[test]
     fn an_expired_object_is_said() {
         let data = rendered(Some(5));
-        let after = status(&mirror(), &Outcome::Mirrored { rendered: &data, changed: true }, at(10));
+        let after = status(
+            &mirror(),
+            &Outcome::Mirrored {
+                rendered: &data,
+                changed: true,
+            },
+            at(10),
+        );
         assert_eq!(after.conditions[1].reason, reason::EXPIRED);
     }
 }

@@ -22,7 +22,8 @@ pub enum Sweep {
 /// What is left over on the target called `target`.
 pub fn leftovers(target: &str, existing: &Existing, live: &LiveMirrors) -> Vec<Sweep> {
     let wanted = |uid: &str| live.get(uid).is_some_and(|name| name == target);
-    let shared = existing.ownership.has_outsiders() || existing.records.keys().any(|uid| wanted(uid));
+    let shared =
+        existing.ownership.has_outsiders() || existing.records.keys().any(|uid| wanted(uid));
     existing
         .records
         .iter()
@@ -67,43 +68,84 @@ mod tests {
             deletion_policy: policy,
             keys: BTreeMap::from([(uid.to_owned(), key.clone())]),
         };
-        let entry = ManagedFieldsEntry { manager: Some("kubectl".into()), ..Default::default() };
+        let entry = ManagedFieldsEntry {
+            manager: Some("kubectl".into()),
+            ..Default::default()
+        };
         Existing {
             uid: "s".into(),
             resource_version: "1".into(),
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
-            records: uids.iter().map(|uid| ((*uid).to_owned(), record(uid))).collect(),
-            ownership: Ownership::of(if outsider { std::slice::from_ref(&entry) } else { &[] }),
+            records: uids
+                .iter()
+                .map(|uid| ((*uid).to_owned(), record(uid)))
+                .collect(),
+            ownership: Ownership::of(if outsider {
+                std::slice::from_ref(&entry)
+            } else {
+                &[]
+            }),
         }
     }
 
     fn live(mirrors: &[(&str, &str)]) -> LiveMirrors {
-        mirrors.iter().map(|(uid, target)| ((*uid).to_owned(), (*target).to_owned())).collect()
+        mirrors
+            .iter()
+            .map(|(uid, target)| ((*uid).to_owned(), (*target).to_owned()))
+            .collect()
     }
 
     #[test]
     fn a_gone_mirror_leaves_a_shared_target() {
         let existing = target(&["a", "b"], DeletionPolicy::Delete, false);
         let sweeps = leftovers("t", &existing, &live(&[("a", "t")]));
-        assert_eq!(sweeps, [Sweep::Withdraw { mirror: "mirror-b".into(), uid: "b".into() }]);
+        assert_eq!(
+            sweeps,
+            [Sweep::Withdraw {
+                mirror: "mirror-b".into(),
+                uid: "b".into()
+            }]
+        );
     }
 
     #[test]
     fn a_gone_mirror_that_was_alone_is_the_garbage_collectors() {
-        assert!(leftovers("t", &target(&["a"], DeletionPolicy::Delete, false), &live(&[])).is_empty());
+        assert!(
+            leftovers(
+                "t",
+                &target(&["a"], DeletionPolicy::Delete, false),
+                &live(&[])
+            )
+            .is_empty()
+        );
     }
 
     #[test]
     fn a_mirror_with_another_target_leaves_its_old_one() {
-        let delete = leftovers("t", &target(&["a"], DeletionPolicy::Delete, false), &live(&[("a", "new")]));
+        let delete = leftovers(
+            "t",
+            &target(&["a"], DeletionPolicy::Delete, false),
+            &live(&[("a", "new")]),
+        );
         assert!(matches!(delete[..], [Sweep::Delete { .. }]));
-        let withdraw = leftovers("t", &target(&["a"], DeletionPolicy::Delete, true), &live(&[("a", "new")]));
+        let withdraw = leftovers(
+            "t",
+            &target(&["a"], DeletionPolicy::Delete, true),
+            &live(&[("a", "new")]),
+        );
         assert!(matches!(withdraw[..], [Sweep::Withdraw { .. }]));
     }
 
     #[test]
     fn retained_keys_stay() {
-        assert!(leftovers("t", &target(&["a", "b"], DeletionPolicy::Retain, false), &live(&[("a", "t")])).is_empty());
+        assert!(
+            leftovers(
+                "t",
+                &target(&["a", "b"], DeletionPolicy::Retain, false),
+                &live(&[("a", "t")])
+            )
+            .is_empty()
+        );
     }
 }

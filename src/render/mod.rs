@@ -19,11 +19,17 @@ pub struct RenderedKey {
 pub type Rendered = BTreeMap<String, RenderedKey>;
 
 /// Renders each key from its object: byte for byte, with line ends and trailing newlines as the vault has them.
-pub fn render<'a>(answers: impl IntoIterator<Item = (&'a str, &'a str, Arc<VaultSecret>)>) -> Rendered {
+pub fn render<'a>(
+    answers: impl IntoIterator<Item = (&'a str, &'a str, Arc<VaultSecret>)>,
+) -> Rendered {
     answers
         .into_iter()
         .map(|(key, object, secret)| {
-            let rendered = RenderedKey { value: secret.value.clone(), object: object.to_owned(), secret };
+            let rendered = RenderedKey {
+                value: secret.value.clone(),
+                object: object.to_owned(),
+                secret,
+            };
             (key.to_owned(), rendered)
         })
         .collect()

@@ -30,7 +30,10 @@ impl TryFrom<String> for SecretKey {
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         let (secret, key) = text.split_once('/').ok_or("a key is written secret/key")?;
-        Ok(Self { secret: secret.to_owned(), key: key.to_owned() })
+        Ok(Self {
+            secret: secret.to_owned(),
+            key: key.to_owned(),
+        })
     }
 }
 
@@ -60,7 +63,10 @@ mod tests {
 
     #[test]
     fn a_baseline_is_read_as_it_was_written() {
-        let key = SecretKey { secret: "adopat".into(), key: "to.ken".into() };
+        let key = SecretKey {
+            secret: "adopat".into(),
+            key: "to.ken".into(),
+        };
         let baseline = Baseline {
             digest_key: "k".into(),
             keys: BTreeMap::from([(key, "d".into())]),

@@ -69,7 +69,11 @@ pub enum Decision {
     /// Not now.
     Wait { until: Timestamp, reason: Wait },
     /// Roll, for these keys.
-    Rotate { baseline: Baseline, changed: Vec<SecretKey>, failing: Vec<String> },
+    Rotate {
+        baseline: Baseline,
+        changed: Vec<SecretKey>,
+        failing: Vec<String>,
+    },
 }
 
 /// What a rotation waits for.
@@ -98,7 +102,9 @@ pub fn contents_in_use(
 pub fn suspects(workload: &Workload, contents: &BTreeMap<SecretKey, Content>) -> Vec<SecretKey> {
     contents
         .iter()
-        .filter(|(key, content)| baseline_digest(workload, key, content) != Some(&content.record.digest))
+        .filter(|(key, content)| {
+            baseline_digest(workload, key, content) != Some(&content.record.digest)
+        })
         .map(|(key, _)| key.clone())
         .collect()
 }
@@ -114,9 +120,16 @@ pub fn decide(
 ) -> Decision {
     let stale: Vec<SecretKey> = suspects(workload, contents)
         .into_iter()
-        .filter(|key| contents.get(key).is_some_and(|content| has_stale_container(workload, key, content, started)))
+        .filter(|key| {
+            contents
+                .get(key)
+                .is_some_and(|content| has_stale_container(workload, key, content, started))
+        })
         .collect();
-    let rotated = workload.baseline.as_ref().and_then(|baseline| baseline.rotated);
+    let rotated = workload
+        .baseline
+        .as_ref()
+        .and_then(|baseline| baseline.rotated);
     let mut baseline = baseline_of(contents, rotated);
     if stale.is_empty() {
         return match &workload.baseline {
@@ -129,8 +142,14 @@ pub fn decide(
         return Decision::Wait { until, reason };
     }
     baseline.rotated = Some(now);
-    let failing = mirrors.iter().filter(|mirror| mirror.failing_since.is_some());
-    Decision::Rotate { baseline, changed: stale, failing: failing.map(|mirror| mirror.name.clone()).collect() }
+    let failing = mirrors
+        .iter()
+        .filter(|mirror| mirror.failing_since.is_some());
+    Decision::Rotate {
+        baseline,
+        changed: stale,
+        failing: failing.map(|mirror| mirror.name.clone()).collect(),
+    }
 }
 
 fn wait(
@@ -140,19 +159,33 @@ fn wait(
     timing: Timing,
     now: Timestamp,
 ) -> Option<(Timestamp, Wait)> {
-    let last_change = contents.values().map(|content| content.record.changed).max();
+    let last_change = contents
+        .values()
+        .map(|content| content.record.changed)
+        .max();
     let settled = last_change.map(|changed| later(changed, timing.settle.max(MARGIN)));
-    let rotated = workload.baseline.as_ref().and_then(|baseline| baseline.rotated);
+    let rotated = workload
+        .baseline
+        .as_ref()
+        .and_then(|baseline| baseline.rotated);
     let allowed = rotated.map(|rotated| later(rotated, timing.min_interval));
-    let busy = mirrors.iter().find_map(|mirror| match mirror.failing_since {
-        _ if mirror.in_flight => Some(later(now, SOON)),
-        // Looked at again often: it may recover, and the rotation should not wait out the minute then.
-        Some(since) if now < later(since, PATIENCE) => Some(later(now, SOON)),
-        _ => None,
-    });
-    let until = |time: Option<Timestamp>, reason| time.filter(|time| *time > now).map(|time| (time, reason));
+    let busy = mirrors
+        .iter()
+        .find_map(|mirror| match mirror.failing_since {
+            _ if mirror.in_flight => Some(later(now, SOON)),
+            // Looked at again often: it may recover, and the rotation should not wait out the minute then.
+            Some(since) if now < later(since, PATIENCE) => Some(later(now, SOON)),
+            _ => None,
+        });
+    let until = |time: Option<Timestamp>, reason| {
+        time.filter(|time| *time > now).map(|time| (time, reason))
+    };
     until(settled, Wait::Settling)
-        .or_else(|| workload.paused.then(|| (later(now, PATIENCE), Wait::Paused)))
+        .or_else(|| {
+            workload
+                .paused
+                .then(|| (later(now, PATIENCE), Wait::Paused))
+        })
         .or_else(|| workload.rolling.then(|| (later(now, SOON), Wait::Rolling)))
         .or_else(|| until(allowed, Wait::MinInterval))
         .or_else(|| until(busy, Wait::MirrorBusy))
@@ -160,27 +193,52 @@ fn wait(
 
 /// Whether a container that uses the key may have started with older content. Content that appears for the first time makes
 /// nothing stale, since a container waits for what it requires; only what started without an optional key lacks it.
-fn has_stale_container(workload: &Workload, key: &SecretKey, content: &Content, started: &[Started]) -> bool {
-    let known = workload.baseline.as_ref().is_some_and(|baseline| baseline.keys.contains_key(key));
+fn has_stale_container(
+    workload: &Workload,
+    key: &SecretKey,
+    content: &Content,
+    started: &[Started],
+) -> bool {
+    let known = workload
+        .baseline
+        .as_ref()
+        .is_some_and(|baseline| baseline.keys.contains_key(key));
     let appeared = content.record.first && !known;
-    workload.references.iter().filter(|reference| uses(reference, key) && (!appeared || reference.optional)).any(
-        |reference| {
+    workload
+        .references
+        .iter()
+        .filter(|reference| uses(reference, key) && (!appeared || reference.optional))
+        .any(|reference| {
             started.iter().any(|container| {
-                container.container == reference.container && container.at <= later(content.record.changed, MARGIN)
+                container.container == reference.container
+                    && container.at <= later(content.record.changed, MARGIN)
             })
-        },
-    )
+        })
 }
 
-fn baseline_digest<'a>(workload: &'a Workload, key: &SecretKey, content: &Content) -> Option<&'a String> {
-    let baseline = workload.baseline.as_ref().filter(|baseline| baseline.digest_key == content.digest_key)?;
+fn baseline_digest<'a>(
+    workload: &'a Workload,
+    key: &SecretKey,
+    content: &Content,
+) -> Option<&'a String> {
+    let baseline = workload
+        .baseline
+        .as_ref()
+        .filter(|baseline| baseline.digest_key == content.digest_key)?;
     baseline.keys.get(key)
 }
 
 fn baseline_of(contents: &BTreeMap<SecretKey, Content>, rotated: Option<Timestamp>) -> Baseline {
     Baseline {
-        digest_key: contents.values().next().map(|content| content.digest_key.clone()).unwrap_or_default(),
-        keys: contents.iter().map(|(key, content)| (key.clone(), content.record.digest.clone())).collect(),
+        digest_key: contents
+            .values()
+            .next()
+            .map(|content| content.digest_key.clone())
+            .unwrap_or_default(),
+        keys: contents
+            .iter()
+            .map(|(key, content)| (key.clone(), content.record.digest.clone()))
+            .collect(),
         rotated,
     }
 }

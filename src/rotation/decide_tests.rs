@@ -2,15 +2,20 @@ use proptest::prelude::*;
 
 use super::*;
 
-const TIMING: Timing =
-    Timing { settle: SignedDuration::from_secs(10), min_interval: SignedDuration::from_secs(60) };
+const TIMING: Timing = Timing {
+    settle: SignedDuration::from_secs(10),
+    min_interval: SignedDuration::from_secs(60),
+};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).expect("in range")
 }
 
 fn token() -> SecretKey {
-    SecretKey { secret: "adopat".into(), key: "token".into() }
+    SecretKey {
+        secret: "adopat".into(),
+        key: "token".into(),
+    }
 }
 
 fn content(digest: &str, changed: i64, first: bool) -> BTreeMap<SecretKey, Content> {
@@ -22,36 +27,81 @@ fn content(digest: &str, changed: i64, first: bool) -> BTreeMap<SecretKey, Conte
         changed: at(changed),
         first,
     };
-    BTreeMap::from([(token(), Content { digest_key: "k".into(), record })])
+    BTreeMap::from([(
+        token(),
+        Content {
+            digest_key: "k".into(),
+            record,
+        },
+    )])
 }
 
 fn baseline(digest: &str) -> Option<Baseline> {
-    Some(Baseline { digest_key: "k".into(), keys: BTreeMap::from([(token(), digest.into())]), rotated: None })
+    Some(Baseline {
+        digest_key: "k".into(),
+        keys: BTreeMap::from([(token(), digest.into())]),
+        rotated: None,
+    })
 }
 
 fn workload(baseline: Option<Baseline>) -> Workload {
-    let reference =
-        Reference { container: "agent".into(), secret: "adopat".into(), key: Some("token".into()), optional: false };
-    Workload { references: BTreeSet::from([reference]), baseline, paused: false, rolling: false }
+    let reference = Reference {
+        container: "agent".into(),
+        secret: "adopat".into(),
+        key: Some("token".into()),
+        optional: false,
+    };
+    Workload {
+        references: BTreeSet::from([reference]),
+        baseline,
+        paused: false,
+        rolling: false,
+    }
 }
 
 fn running(since: i64) -> Vec<Started> {
-    vec![Started { container: "agent".into(), at: at(since) }]
+    vec![Started {
+        container: "agent".into(),
+        at: at(since),
+    }]
 }
 
-fn decision(workload: &Workload, contents: &BTreeMap<SecretKey, Content>, started: &[Started], now: i64) -> Decision {
+fn decision(
+    workload: &Workload,
+    contents: &BTreeMap<SecretKey, Content>,
+    started: &[Started],
+    now: i64,
+) -> Decision {
     decide(workload, contents, started, &[], TIMING, at(now))
 }
 
 #[test]
 fn equal_content_is_left_alone() {
-    assert_eq!(decision(&workload(baseline("a")), &content("a", 100, false), &running(0), 1000), Decision::Nothing);
+    assert_eq!(
+        decision(
+            &workload(baseline("a")),
+            &content("a", 100, false),
+            &running(0),
+            1000
+        ),
+        Decision::Nothing
+    );
 }
 
 #[test]
 fn changed_content_rolls_what_started_before() {
-    let decided = decision(&workload(baseline("a")), &content("b", 100, false), &running(50), 200);
-    let Decision::Rotate { baseline, changed, .. } = decided else { panic!("{decided:?}") };
+    let decided = decision(
+        &workload(baseline("a")),
+        &content("b", 100, false),
+        &running(50),
+        200,
+    );
+    let Decision::Rotate {
+        baseline, changed, ..
+    } = decided
+    else {
+        panic!("{decided:?}")
+    };
     assert_eq!(changed, [token()]);
     assert_eq!(baseline.rotated, Some(at(200)));
 }
@@ -59,14 +109,24 @@ fn changed_content_rolls_what_started_before() {
 #[test]
 fn what_started_after_the_change_is_recorded() {
     for started in [running(106), Vec::new()] {
-        let decided = decision(&workload(baseline("a")), &content("b", 100, false), &started, 200);
+        let decided = decision(
+            &workload(baseline("a")),
+            &content("b", 100, false),
+            &started,
+            200,
+        );
         assert_eq!(decided, Decision::Record(baseline("b").expect("one")));
     }
 }
 
 #[test]
 fn a_start_within_the_margin_may_have_the_old_content() {
-    let decided = decision(&workload(baseline("a")), &content("b", 100, false), &running(105), 200);
+    let decided = decision(
+        &workload(baseline("a")),
+        &content("b", 100, false),
+        &running(105),
+        200,
+    );
     assert!(matches!(decided, Decision::Rotate { .. }));
 }
 
@@ -79,36 +139,86 @@ fn content_that_appears_restarts_nothing() {
 #[test]
 fn content_that_appears_for_an_optional_reference_restarts_who_lacks_it() {
     let mut workload = workload(None);
-    workload.references =
-        workload.references.into_iter().map(|reference| Reference { optional: true, ..reference }).collect();
-    assert!(matches!(decision(&workload, &content("a", 100, true), &running(50), 200), Decision::Rotate { .. }));
-    assert!(matches!(decision(&workload, &content("a", 100, true), &running(150), 200), Decision::Record(_)));
+    workload.references = workload
+        .references
+        .into_iter()
+        .map(|reference| Reference {
+            optional: true,
+            ..reference
+        })
+        .collect();
+    assert!(matches!(
+        decision(&workload, &content("a", 100, true), &running(50), 200),
+        Decision::Rotate { .. }
+    ));
+    assert!(matches!(
+        decision(&workload, &content("a", 100, true), &running(150), 200),
+        Decision::Record(_)
+    ));
 }
 
 #[test]
 fn a_secret_that_was_deleted_and_made_anew_with_other_content_is_a_change() {
-    let decided = decision(&workload(baseline("a")), &content("b", 100, true), &running(50), 200);
+    let decided = decision(
+        &workload(baseline("a")),
+        &content("b", 100, true),
+        &running(50),
+        200,
+    );
     assert!(matches!(decided, Decision::Rotate { .. }));
 }
 
 #[test]
 fn changes_settle_first() {
-    let decided = decision(&workload(baseline("a")), &content("b", 100, false), &running(50), 105);
-    assert_eq!(decided, Decision::Wait { until: at(110), reason: Wait::Settling });
+    let decided = decision(
+        &workload(baseline("a")),
+        &content("b", 100, false),
+        &running(50),
+        105,
+    );
+    assert_eq!(
+        decided,
+        Decision::Wait {
+            until: at(110),
+            reason: Wait::Settling
+        }
+    );
 }
 
 #[test]
 fn settling_is_never_shorter_than_propagation() {
-    let timing = Timing { settle: SignedDuration::ZERO, ..TIMING };
+    let timing = Timing {
+        settle: SignedDuration::ZERO,
+        ..TIMING
+    };
     let workload = workload(baseline("a"));
-    let decided = decide(&workload, &content("b", 100, false), &running(50), &[], timing, at(104));
-    assert_eq!(decided, Decision::Wait { until: at(105), reason: Wait::Settling });
+    let decided = decide(
+        &workload,
+        &content("b", 100, false),
+        &running(50),
+        &[],
+        timing,
+        at(104),
+    );
+    assert_eq!(
+        decided,
+        Decision::Wait {
+            until: at(105),
+            reason: Wait::Settling
+        }
+    );
 }
 
 #[test]
 fn paused_and_rolling_workloads_wait() {
-    let paused = Workload { paused: true, ..workload(baseline("a")) };
-    let rolling = Workload { rolling: true, ..workload(baseline("a")) };
+    let paused = Workload {
+        paused: true,
+        ..workload(baseline("a"))
+    };
+    let rolling = Workload {
+        rolling: true,
+        ..workload(baseline("a"))
+    };
     for (workload, expected) in [(paused, Wait::Paused), (rolling, Wait::Rolling)] {
         let decided = decision(&workload, &content("b", 100, false), &running(50), 200);
         assert!(matches!(decided, Decision::Wait { reason, .. } if reason == expected));
@@ -121,7 +231,13 @@ fn two_rotations_are_min_interval_apart() {
     before.rotated = Some(at(150));
     let workload = workload(Some(before));
     let decided = decision(&workload, &content("b", 160, false), &running(155), 200);
-    assert_eq!(decided, Decision::Wait { until: at(210), reason: Wait::MinInterval });
+    assert_eq!(
+        decided,
+        Decision::Wait {
+            until: at(210),
+            reason: Wait::MinInterval
+        }
+    );
 }
 
 #[test]
@@ -132,11 +248,32 @@ fn another_mirror_of_the_workload_is_waited_for_but_not_for_long() {
         failing_since: failing_since.map(at),
     };
     let decided = |mirror| {
-        decide(&workload(baseline("a")), &content("b", 100, false), &running(50), &[mirror], TIMING, at(200))
+        decide(
+            &workload(baseline("a")),
+            &content("b", 100, false),
+            &running(50),
+            &[mirror],
+            TIMING,
+            at(200),
+        )
     };
-    assert!(matches!(decided(mirror(true, None)), Decision::Wait { reason: Wait::MirrorBusy, .. }));
-    assert!(matches!(decided(mirror(false, Some(150))), Decision::Wait { reason: Wait::MirrorBusy, .. }));
-    let Decision::Rotate { failing, .. } = decided(mirror(false, Some(130))) else { panic!("rotates") };
+    assert!(matches!(
+        decided(mirror(true, None)),
+        Decision::Wait {
+            reason: Wait::MirrorBusy,
+            ..
+        }
+    ));
+    assert!(matches!(
+        decided(mirror(false, Some(150))),
+        Decision::Wait {
+            reason: Wait::MirrorBusy,
+            ..
+        }
+    ));
+    let Decision::Rotate { failing, .. } = decided(mirror(false, Some(130))) else {
+        panic!("rotates")
+    };
     assert_eq!(failing, ["m"]);
 }
 
@@ -145,13 +282,23 @@ fn another_digest_key_restarts_nothing() {
     let mut contents = content("x", 100, false);
     contents.get_mut(&token()).expect("token").digest_key = "other".into();
     let decided = decision(&workload(baseline("a")), &contents, &running(150), 200);
-    assert!(matches!(decided, Decision::Record(Baseline { digest_key, .. }) if digest_key == "other"));
+    assert!(
+        matches!(decided, Decision::Record(Baseline { digest_key, .. }) if digest_key == "other")
+    );
 }
 
 #[test]
 fn only_containers_that_use_the_key_count() {
-    let sidecar = vec![Started { container: "sidecar".into(), at: at(0) }];
-    let decided = decision(&workload(baseline("a")), &content("b", 100, false), &sidecar, 200);
+    let sidecar = vec![Started {
+        container: "sidecar".into(),
+        at: at(0),
+    }];
+    let decided = decision(
+        &workload(baseline("a")),
+        &content("b", 100, false),
+        &sidecar,
+        200,
+    );
     assert!(matches!(decided, Decision::Record(_)));
 }
 

@@ -34,7 +34,9 @@ use serde_json::json;
 use tracing::Instrument;
 
 use self::baseline::{BASELINE, Baseline, CONTENT_DIGEST, SecretKey};
-use self::decide::{Content, Decision, MirrorState, Started, Wait, Workload, contents_in_use, decide, suspects};
+use self::decide::{
+    Content, Decision, MirrorState, Started, Wait, Workload, contents_in_use, decide, suspects,
+};
 use self::opt_in::{OptIn, ROTATE};
 use self::reference::{Reference, references};
 use crate::clock::ServerClock;
@@ -80,7 +82,10 @@ impl Warned {
 pub async fn run(rotations: Arc<Rotations>, triggers: Triggers) {
     let store = rotations.workloads.clone();
     Controller::for_stream(futures::stream::pending(), store)
-        .reconcile_on(futures::stream::select(triggers.workloads, triggers.targets))
+        .reconcile_on(futures::stream::select(
+            triggers.workloads,
+            triggers.targets,
+        ))
         .run(
             Rotations::reconcile,
             |_, error: &kube::Error, _| {
@@ -103,7 +108,9 @@ pub fn workloads_of(
         .state_filter(|workload| {
             workload.namespace() == namespace
                 && opt_in(workload).includes(&name)
-                && template_references(workload).iter().any(|reference| reference.secret == name)
+                && template_references(workload)
+                    .iter()
+                    .any(|reference| reference.secret == name)
         })
         .iter()
         .map(|workload| ObjectRef::from_obj(workload.as_ref()))
@@ -112,7 +119,11 @@ pub fn workloads_of(
 
 impl Rotations {
     async fn reconcile(workload: Arc<Deployment>, this: Arc<Self>) -> Result<Action, kube::Error> {
-        let span = tracing::info_span!("rotation", namespace = workload.namespace(), name = workload.name_any());
+        let span = tracing::info_span!(
+            "rotation",
+            namespace = workload.namespace(),
+            name = workload.name_any()
+        );
         let action = this.look_after(&workload).instrument(span).await;
         this.metrics.reconciled("rotation", action.is_ok());
         action
@@ -126,11 +137,22 @@ impl Rotations {
         let namespace = deployment.namespace().unwrap_or_default();
         let all = template_references(deployment);
         let contents = self.contents(&namespace);
-        self.warn_of_typos(deployment, &opt_in, &all, &contents).await;
+        self.warn_of_typos(deployment, &opt_in, &all, &contents)
+            .await;
         let workload = Workload {
-            references: all.into_iter().filter(|reference| opt_in.includes(&reference.secret)).collect(),
-            baseline: deployment.annotations().get(BASELINE).and_then(|annotation| Baseline::parse(annotation)),
-            paused: deployment.spec.as_ref().and_then(|spec| spec.paused).unwrap_or(false),
+            references: all
+                .into_iter()
+                .filter(|reference| opt_in.includes(&reference.secret))
+                .collect(),
+            baseline: deployment
+                .annotations()
+                .get(BASELINE)
+                .and_then(|annotation| Baseline::parse(annotation)),
+            paused: deployment
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.paused)
+                .unwrap_or(false),
             rolling: rollout::is_under_way(deployment),
         };
         let contents = contents_in_use(&workload.references, &contents);
@@ -144,7 +166,8 @@ impl Rotations {
         match decide(&workload, &contents, &started, &mirrors, self.timing, now) {
             Decision::Nothing => Ok(Action::await_change()),
             Decision::Record(baseline) => {
-                self.patch(deployment, &json!({"metadata": annotations(&baseline)})).await?;
+                self.patch(deployment, &json!({"metadata": annotations(&baseline)}))
+                    .await?;
                 tracing::info!("baseline recorded");
                 Ok(Action::await_change())
             }
@@ -152,10 +175,19 @@ impl Rotations {
                 tracing::debug!(?reason, %until, "rotation waits");
                 // A paused workload wakes us itself when it goes on.
                 let pause = Duration::try_from(until.duration_since(now)).unwrap_or_default();
-                Ok(if reason == Wait::Paused { Action::await_change() } else { Action::requeue(pause) })
+                Ok(if reason == Wait::Paused {
+                    Action::await_change()
+                } else {
+                    Action::requeue(pause)
+                })
             }
-            Decision::Rotate { baseline, changed, failing } => {
-                self.rotate(deployment, &baseline, &changed, &failing, &contents, now).await?;
+            Decision::Rotate {
+                baseline,
+                changed,
+                failing,
+            } => {
+                self.rotate(deployment, &baseline, &changed, &failing, &contents, now)
+                    .await?;
                 Ok(Action::await_change())
             }
         }
@@ -172,48 +204,99 @@ impl Rotations {
     ) -> Result<(), kube::Error> {
         let namespace = deployment.namespace().unwrap_or_default();
         let name = deployment.name_any();
-        let place = Place { namespace: &namespace, kind: "Deployment", target: &name, key: CONTENT_DIGEST };
-        let digest = self.digest_key.content(place, json!(baseline.keys).to_string().as_bytes());
+        let place = Place {
+            namespace: &namespace,
+            kind: "Deployment",
+            target: &name,
+            key: CONTENT_DIGEST,
+        };
+        let digest = self
+            .digest_key
+            .content(place, json!(baseline.keys).to_string().as_bytes());
         let template = json!({"metadata": {"annotations": {CONTENT_DIGEST: digest}}});
-        self.patch(deployment, &json!({"metadata": annotations(baseline), "spec": {"template": template}})).await?;
+        self.patch(
+            deployment,
+            &json!({"metadata": annotations(baseline), "spec": {"template": template}}),
+        )
+        .await?;
 
-        let records = || changed.iter().filter_map(|key| Some((key, &contents.get(key)?.record)));
+        let records = || {
+            changed
+                .iter()
+                .filter_map(|key| Some((key, &contents.get(key)?.record)))
+        };
         let updated = records().filter_map(|(_, record)| record.updated).min();
         let since_update = updated.map(|updated| now.duration_since(updated).as_secs_f64());
         self.metrics.rotated(&namespace, since_update);
         let causes: Vec<String> = records()
             .map(|(key, record)| {
-                format!("key {} of Secret {} is version {} of {}", key.key, key.secret, record.version, record.object)
+                format!(
+                    "key {} of Secret {} is version {} of {}",
+                    key.key, key.secret, record.version, record.object
+                )
             })
             .collect();
         let mut note = format!("rolled because {}", causes.join("; "));
         if !failing.is_empty() {
-            note.push_str(&format!("; not waited for, because failing: mirror {}", failing.join(", ")));
+            note.push_str(&format!(
+                "; not waited for, because failing: mirror {}",
+                failing.join(", ")
+            ));
         }
         tracing::info!(seconds_since_update = since_update, "{note}");
-        self.events.publish(deployment.object_ref(&()), Kind::Normal, "Rotated", "Rotate", note).await;
+        self.events
+            .publish(
+                deployment.object_ref(&()),
+                Kind::Normal,
+                "Rotated",
+                "Rotate",
+                note,
+            )
+            .await;
         Ok(())
     }
 
     /// Patches what was looked at, and nothing else: with another resourceVersion the API server refuses.
-    async fn patch(&self, deployment: &Deployment, patch: &serde_json::Value) -> Result<(), kube::Error> {
+    async fn patch(
+        &self,
+        deployment: &Deployment,
+        patch: &serde_json::Value,
+    ) -> Result<(), kube::Error> {
         let mut patch = patch.clone();
         patch["metadata"]["resourceVersion"] = json!(deployment.resource_version());
-        let api: Api<Deployment> =
-            Api::namespaced(self.client.clone(), &deployment.namespace().unwrap_or_default());
-        let params = PatchParams { field_manager: Some("keytide".to_owned()), ..Default::default() };
-        api.patch_metadata(&deployment.name_any(), &params, &Patch::Merge(&patch)).await.map(drop)
+        let api: Api<Deployment> = Api::namespaced(
+            self.client.clone(),
+            &deployment.namespace().unwrap_or_default(),
+        );
+        let params = PatchParams {
+            field_manager: Some("keytide".to_owned()),
+            ..Default::default()
+        };
+        api.patch_metadata(&deployment.name_any(), &params, &Patch::Merge(&patch))
+            .await
+            .map(drop)
     }
 
     /// The content of all mirrored keys of a namespace.
     fn contents(&self, namespace: &str) -> BTreeMap<SecretKey, Content> {
-        let targets = self.targets.state_filter(|target| target.namespace().as_deref() == Some(namespace));
+        let targets = self
+            .targets
+            .state_filter(|target| target.namespace().as_deref() == Some(namespace));
         let mut contents = BTreeMap::new();
         for target in targets {
             for record in records(target.annotations()).into_values() {
                 for (key, key_record) in record.keys {
-                    let key = SecretKey { secret: target.name_any(), key };
-                    contents.insert(key, Content { digest_key: record.digest_key.clone(), record: key_record });
+                    let key = SecretKey {
+                        secret: target.name_any(),
+                        key,
+                    };
+                    contents.insert(
+                        key,
+                        Content {
+                            digest_key: record.digest_key.clone(),
+                            record: key_record,
+                        },
+                    );
                 }
             }
         }
@@ -221,15 +304,23 @@ impl Rotations {
     }
 
     /// The containers of a workload's Pods that run, or ran to prepare one.
-    async fn started(&self, deployment: &Deployment, namespace: &str) -> Result<Vec<Started>, kube::Error> {
-        let Some(spec) = &deployment.spec else { return Ok(Vec::new()) };
+    async fn started(
+        &self,
+        deployment: &Deployment,
+        namespace: &str,
+    ) -> Result<Vec<Started>, kube::Error> {
+        let Some(spec) = &deployment.spec else {
+            return Ok(Vec::new());
+        };
         let selector: kube::core::Selector = match spec.selector.clone().try_into() {
             Ok(selector) => selector,
             // The API server checks selectors, so this one selects nothing that it would.
             Err(_) => return Ok(Vec::new()),
         };
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        let pods = api.list(&ListParams::default().labels_from(&selector)).await?;
+        let pods = api
+            .list(&ListParams::default().labels_from(&selector))
+            .await?;
         Ok(pods
             .iter()
             .filter(|pod| pod.metadata.deletion_timestamp.is_none())
@@ -241,21 +332,31 @@ impl Rotations {
             })
             .filter_map(|container| {
                 let state = container.state.as_ref()?;
-                let running = state.running.as_ref().and_then(|running| running.started_at.as_ref());
+                let running = state
+                    .running
+                    .as_ref()
+                    .and_then(|running| running.started_at.as_ref());
                 let done = state
                     .terminated
                     .as_ref()
                     .filter(|ended| ended.exit_code == 0)
                     .and_then(|ended| ended.started_at.as_ref());
                 let at = running.or(done)?.0;
-                Some(Started { container: container.name.clone(), at })
+                Some(Started {
+                    container: container.name.clone(),
+                    at,
+                })
             })
             .collect())
     }
 
     fn mirrors(&self, namespace: &str, references: &BTreeSet<Reference>) -> Vec<MirrorState> {
         self.activity
-            .of(namespace, |target| references.iter().any(|reference| reference.secret == target))
+            .of(namespace, |target| {
+                references
+                    .iter()
+                    .any(|reference| reference.secret == target)
+            })
             .into_iter()
             .map(|(name, state)| MirrorState {
                 name,
@@ -274,7 +375,10 @@ impl Rotations {
         contents: &BTreeMap<SecretKey, Content>,
     ) {
         let OptIn::Named(names) = opt_in else { return };
-        let used: BTreeSet<&str> = references.iter().map(|reference| reference.secret.as_str()).collect();
+        let used: BTreeSet<&str> = references
+            .iter()
+            .map(|reference| reference.secret.as_str())
+            .collect();
         let mirrored: BTreeSet<&str> = contents.keys().map(|key| key.secret.as_str()).collect();
         let problems: Vec<String> = names
             .iter()
@@ -288,23 +392,45 @@ impl Rotations {
             })
             .collect();
         let note = problems.join("; ");
-        if self.warned.is_news(deployment.uid().unwrap_or_default(), &note) && !problems.is_empty() {
-            tracing::warn!(namespace = deployment.namespace(), name = deployment.name_any(), "{note}");
-            self.events.publish(deployment.object_ref(&()), Kind::Warning, "NothingToRotate", "Rotate", note).await;
+        if self
+            .warned
+            .is_news(deployment.uid().unwrap_or_default(), &note)
+            && !problems.is_empty()
+        {
+            tracing::warn!(
+                namespace = deployment.namespace(),
+                name = deployment.name_any(),
+                "{note}"
+            );
+            self.events
+                .publish(
+                    deployment.object_ref(&()),
+                    Kind::Warning,
+                    "NothingToRotate",
+                    "Rotate",
+                    note,
+                )
+                .await;
         }
     }
 }
 
 fn opt_in(deployment: &Deployment) -> OptIn {
-    deployment.annotations().get(ROTATE).map(|value| OptIn::parse(value)).unwrap_or_default()
+    deployment
+        .annotations()
+        .get(ROTATE)
+        .map(|value| OptIn::parse(value))
+        .unwrap_or_default()
 }
 
 fn template_references(deployment: &Deployment) -> BTreeSet<Reference> {
-    let pod = deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+    let pod = deployment
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.template.spec.as_ref());
     pod.map(references).unwrap_or_default()
 }
 
 fn annotations(baseline: &Baseline) -> serde_json::Value {
     json!({"annotations": {BASELINE: json!(baseline).to_string()}})
 }
-

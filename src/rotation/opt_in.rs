@@ -23,7 +23,12 @@ impl OptIn {
             "" | "false" => Self::No,
             "true" => Self::All,
             names => Self::Named(
-                names.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect(),
+                names
+                    .split(',')
+                    .map(str::trim)
+                    .filter(|name| !name.is_empty())
+                    .map(str::to_owned)
+                    .collect(),
             ),
         }
     }

@@ -29,11 +29,22 @@ pub fn references(pod: &PodSpec) -> BTreeSet<Reference> {
         .chain(&pod.containers)
         .flat_map(|container| {
             let mounts = container.volume_mounts.iter().flatten();
-            let mounted = mounts.flat_map(|mount| volumes.get(mount.name.as_str()).into_iter().flatten().cloned());
+            let mounted = mounts.flat_map(|mount| {
+                volumes
+                    .get(mount.name.as_str())
+                    .into_iter()
+                    .flatten()
+                    .cloned()
+            });
             uses_of_environment(container)
                 .into_iter()
                 .chain(mounted)
-                .map(|(secret, key, optional)| Reference { container: container.name.clone(), secret, key, optional })
+                .map(|(secret, key, optional)| Reference {
+                    container: container.name.clone(),
+                    secret,
+                    key,
+                    optional,
+                })
                 .collect::<Vec<_>>()
         })
         .collect()
@@ -45,11 +56,19 @@ type Use = (String, Option<String>, bool);
 fn uses_of_environment(container: &Container) -> Vec<Use> {
     let single = container.env.iter().flatten().filter_map(|variable| {
         let reference = variable.value_from.as_ref()?.secret_key_ref.as_ref()?;
-        Some((reference.name.clone(), Some(reference.key.clone()), reference.optional.unwrap_or(false)))
+        Some((
+            reference.name.clone(),
+            Some(reference.key.clone()),
+            reference.optional.unwrap_or(false),
+        ))
     });
     let whole = container.env_from.iter().flatten().filter_map(|source| {
         let reference = source.secret_ref.as_ref()?;
-        Some((reference.name.clone(), None, reference.optional.unwrap_or(false)))
+        Some((
+            reference.name.clone(),
+            None,
+            reference.optional.unwrap_or(false),
+        ))
     });
     single.chain(whole).collect()
 }
@@ -57,14 +76,29 @@ fn uses_of_environment(container: &Container) -> Vec<Use> {
 fn uses_of_volume(volume: &Volume) -> Vec<Use> {
     let own = volume.secret.iter().flat_map(|source| {
         let secret = source.secret_name.clone().unwrap_or_default();
-        let items = source.items.iter().flatten().map(|item| item.key.clone()).collect();
+        let items = source
+            .items
+            .iter()
+            .flatten()
+            .map(|item| item.key.clone())
+            .collect();
         uses_of_items(&secret, items, source.optional)
     });
-    let projected = volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten());
-    let projected = projected.filter_map(|source| source.secret.as_ref()).flat_map(|source| {
-        let items = source.items.iter().flatten().map(|item| item.key.clone()).collect();
-        uses_of_items(&source.name, items, source.optional)
-    });
+    let projected = volume
+        .projected
+        .iter()
+        .flat_map(|projected| projected.sources.iter().flatten());
+    let projected = projected
+        .filter_map(|source| source.secret.as_ref())
+        .flat_map(|source| {
+            let items = source
+                .items
+                .iter()
+                .flatten()
+                .map(|item| item.key.clone())
+                .collect();
+            uses_of_items(&source.name, items, source.optional)
+        });
     own.chain(projected).collect()
 }
 
@@ -73,7 +107,10 @@ fn uses_of_items(secret: &str, items: Vec<String>, optional: Option<bool>) -> Ve
     if items.is_empty() {
         return vec![(secret.to_owned(), None, optional)];
     }
-    items.into_iter().map(|key| (secret.to_owned(), Some(key), optional)).collect()
+    items
+        .into_iter()
+        .map(|key| (secret.to_owned(), Some(key), optional))
+        .collect()
 }
 
 #[cfg(test)]
@@ -84,11 +121,24 @@ mod tests {
 
     fn found(pod: serde_json::Value) -> Vec<(String, String, Option<String>, bool)> {
         let pod: PodSpec = serde_json::from_value(pod).expect("a Pod");
-        references(&pod).into_iter().map(|r| (r.container, r.secret, r.key, r.optional)).collect()
+        references(&pod)
+            .into_iter()
+            .map(|r| (r.container, r.secret, r.key, r.optional))
+            .collect()
     }
 
-    fn one(container: &str, secret: &str, key: Option<&str>, optional: bool) -> (String, String, Option<String>, bool) {
-        (container.into(), secret.into(), key.map(Into::into), optional)
+    fn one(
+        container: &str,
+        secret: &str,
+        key: Option<&str>,
+        optional: bool,
+    ) -> (String, String, Option<String>, bool) {
+        (
+            container.into(),
+            secret.into(),
+            key.map(Into::into),
+            optional,
+        )
     }
 
     #[test]
@@ -100,7 +150,13 @@ mod tests {
                 {"name": "B", "value": "plain"},
             ]}],
         });
-        assert_eq!(found(pod), [one("c", "s", Some("k"), false), one("i", "whole", None, true)]);
+        assert_eq!(
+            found(pod),
+            [
+                one("c", "s", Some("k"), false),
+                one("i", "whole", None, true)
+            ]
+        );
     }
 
     #[test]
@@ -122,7 +178,11 @@ mod tests {
         });
         assert_eq!(
             found(pod),
-            [one("a", "s1", None, false), one("a", "s3", Some("k"), true), one("b", "s2", Some("k"), false)]
+            [
+                one("a", "s1", None, false),
+                one("a", "s3", Some("k"), true),
+                one("b", "s2", Some("k"), false)
+            ]
         );
     }
 }

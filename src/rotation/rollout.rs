@@ -5,16 +5,31 @@ use k8s_openapi::api::apps::v1::Deployment;
 /// Whether a rollout has begun and neither finished nor failed. One past its progress deadline has failed: newer content
 /// may be its cure.
 pub fn is_under_way(deployment: &Deployment) -> bool {
-    let Some(status) = &deployment.status else { return true };
+    let Some(status) = &deployment.status else {
+        return true;
+    };
     if status.observed_generation < deployment.metadata.generation {
         return true;
     }
-    let progressing = status.conditions.iter().flatten().find(|condition| condition.type_ == "Progressing");
-    if progressing.is_some_and(|condition| condition.reason.as_deref() == Some("ProgressDeadlineExceeded")) {
+    let progressing = status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|condition| condition.type_ == "Progressing");
+    if progressing
+        .is_some_and(|condition| condition.reason.as_deref() == Some("ProgressDeadlineExceeded"))
+    {
         return false;
     }
-    let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-    let (all, updated) = (status.replicas.unwrap_or(0), status.updated_replicas.unwrap_or(0));
+    let wanted = deployment
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.replicas)
+        .unwrap_or(1);
+    let (all, updated) = (
+        status.replicas.unwrap_or(0),
+        status.updated_replicas.unwrap_or(0),
+    );
     let available = status.available_replicas.unwrap_or(0);
     updated < wanted || all > updated || available < updated
 }
@@ -38,9 +53,12 @@ mod tests {
     fn a_rollout_ends_when_all_replicas_are_new_and_available() {
         let done = json!({"observedGeneration": 2, "replicas": 3, "updatedReplicas": 3, "availableReplicas": 3});
         assert!(!is_under_way(&deployment(done.clone())));
-        for (field, value) in
-            [("observedGeneration", 1), ("replicas", 4), ("updatedReplicas", 2), ("availableReplicas", 2)]
-        {
+        for (field, value) in [
+            ("observedGeneration", 1),
+            ("replicas", 4),
+            ("updatedReplicas", 2),
+            ("availableReplicas", 2),
+        ] {
             let mut status = done.clone();
             status[field] = json!(value);
             assert!(is_under_way(&deployment(status)), "{field}");
@@ -49,7 +67,8 @@ mod tests {
 
     #[test]
     fn a_rollout_past_its_deadline_is_over() {
-        let condition = json!({"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"});
+        let condition =
+            json!({"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"});
         let failed = json!({"observedGeneration": 2, "replicas": 4, "updatedReplicas": 1, "conditions": [condition]});
         assert!(!is_under_way(&deployment(failed)));
     }

@@ -1,10 +1,10 @@
 //! Kubernetes events. Each is written once and as it is: kube's recorder counts events of one reason as one and keeps the
 //! first one's text, but here the text is the point (which Secret, which version).
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use jiff::Timestamp;
 use kube::api::PostParams;
 use kube::{Api, Client};
 
@@ -32,10 +32,20 @@ impl Events {
     }
 
     /// Writes an event about an object. A failure is logged and is no reason to stop: events are for people.
-    pub async fn publish(&self, about: ObjectReference, kind: Kind, reason: &str, action: &str, note: String) {
+    pub async fn publish(
+        &self,
+        about: ObjectReference,
+        kind: Kind,
+        reason: &str,
+        action: &str,
+        note: String,
+    ) {
         let now = Timestamp::now();
         let name = about.name.clone().unwrap_or_default();
-        let namespace = about.namespace.clone().unwrap_or_else(|| "default".to_owned());
+        let namespace = about
+            .namespace
+            .clone()
+            .unwrap_or_else(|| "default".to_owned());
         let mut event = Event {
             event_time: Some(MicroTime(now)),
             action: Some(action.to_owned()),
@@ -57,7 +67,10 @@ impl Events {
 }
 
 fn cut(mut note: String) -> String {
-    let end = (0..=LONGEST_NOTE.min(note.len())).rev().find(|end| note.is_char_boundary(*end)).unwrap_or(0);
+    let end = (0..=LONGEST_NOTE.min(note.len()))
+        .rev()
+        .find(|end| note.is_char_boundary(*end))
+        .unwrap_or(0);
     note.truncate(end);
     note
 }

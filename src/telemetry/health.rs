@@ -19,7 +19,9 @@ pub struct Health {
 
 impl Default for Health {
     fn default() -> Self {
-        Self { waiting_for: Arc::new(Mutex::new(Some("starting".to_owned()))) }
+        Self {
+            waiting_for: Arc::new(Mutex::new(Some("starting".to_owned()))),
+        }
     }
 }
 
@@ -35,12 +37,18 @@ impl Health {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<String>> {
-        self.waiting_for.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting_for
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Serves until the future is dropped.
-pub async fn serve(listener: TcpListener, health: Health, metrics: Arc<Metrics>) -> std::io::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    health: Health,
+    metrics: Arc<Metrics>,
+) -> std::io::Result<()> {
     let app = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))

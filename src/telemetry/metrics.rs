@@ -51,7 +51,10 @@ pub struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let seconds = [1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 90.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 14400.0];
+        let seconds = [
+            1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 90.0, 120.0, 300.0, 600.0, 1800.0, 3600.0,
+            14400.0,
+        ];
         let metrics = Self {
             registry: Mutex::new(Registry::with_prefix("keytide")),
             vault_reads: Family::default(),
@@ -71,10 +74,22 @@ impl Default for Metrics {
 impl Metrics {
     fn register(&self) {
         let mut registry = self.registry();
-        registry.register("vault_reads", "Reads of vault objects, by outcome", self.vault_reads.clone());
-        registry.register("reconciles", "Reconciles, by controller and outcome", self.reconciles.clone());
+        registry.register(
+            "vault_reads",
+            "Reads of vault objects, by outcome",
+            self.vault_reads.clone(),
+        );
+        registry.register(
+            "reconciles",
+            "Reconciles, by controller and outcome",
+            self.reconciles.clone(),
+        );
         registry.register("target_writes", "Writes of targets", self.writes.clone());
-        registry.register("mirror_ready", "Whether the target has what the vault has", self.ready.clone());
+        registry.register(
+            "mirror_ready",
+            "Whether the target has what the vault has",
+            self.ready.clone(),
+        );
         registry.register(
             "mirror_outside_validity",
             "Whether an expired or not yet valid object is mirrored",
@@ -97,38 +112,62 @@ impl Metrics {
 
     /// A read of a vault ended.
     pub fn vault_read(&self, vault: &VaultHost, outcome: &str) {
-        let labels = ReadLabels { vault: vault.to_string(), outcome: outcome.to_owned() };
+        let labels = ReadLabels {
+            vault: vault.to_string(),
+            outcome: outcome.to_owned(),
+        };
         self.vault_reads.get_or_create(&labels).inc();
     }
 
     /// A reconcile ended.
     pub fn reconciled(&self, controller: &'static str, ok: bool) {
         let outcome = if ok { "ok" } else { "error" };
-        self.reconciles.get_or_create(&ReconcileLabels { controller, outcome }).inc();
+        self.reconciles
+            .get_or_create(&ReconcileLabels {
+                controller,
+                outcome,
+            })
+            .inc();
     }
 
     /// A target was written.
     pub fn target_written(&self, namespace: &str) {
-        self.writes.get_or_create(&NamespaceLabels { namespace: namespace.to_owned() }).inc();
+        self.writes
+            .get_or_create(&NamespaceLabels {
+                namespace: namespace.to_owned(),
+            })
+            .inc();
     }
 
     /// How a mirror is doing.
     pub fn mirror_state(&self, namespace: &str, mirror: &str, ready: bool, outside_validity: bool) {
-        let labels = MirrorLabels { namespace: namespace.to_owned(), mirror: mirror.to_owned() };
+        let labels = MirrorLabels {
+            namespace: namespace.to_owned(),
+            mirror: mirror.to_owned(),
+        };
         self.ready.get_or_create(&labels).set(ready.into());
-        self.outside_validity.get_or_create(&labels).set(outside_validity.into());
+        self.outside_validity
+            .get_or_create(&labels)
+            .set(outside_validity.into());
     }
 
     /// A mirror is gone, and so are its metrics.
     pub fn mirror_gone(&self, namespace: &str, mirror: &str) {
-        let labels = MirrorLabels { namespace: namespace.to_owned(), mirror: mirror.to_owned() };
+        let labels = MirrorLabels {
+            namespace: namespace.to_owned(),
+            mirror: mirror.to_owned(),
+        };
         self.ready.remove(&labels);
         self.outside_validity.remove(&labels);
     }
 
     /// A workload was rolled, so many seconds after the vault's update (where that is known).
     pub fn rotated(&self, namespace: &str, since_update: Option<f64>) {
-        self.rotations.get_or_create(&NamespaceLabels { namespace: namespace.to_owned() }).inc();
+        self.rotations
+            .get_or_create(&NamespaceLabels {
+                namespace: namespace.to_owned(),
+            })
+            .inc();
         if let Some(seconds) = since_update {
             self.until_template.observe(seconds);
         }
@@ -148,7 +187,9 @@ impl Metrics {
     }
 
     fn registry(&self) -> std::sync::MutexGuard<'_, Registry> {
-        self.registry.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.registry
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -160,7 +201,11 @@ mod tests {
     fn a_mirror_that_is_gone_has_no_metrics() {
         let metrics = Metrics::default();
         metrics.mirror_state("n", "m", true, false);
-        assert!(metrics.encode().contains(r#"keytide_mirror_ready{namespace="n",mirror="m"} 1"#));
+        assert!(
+            metrics
+                .encode()
+                .contains(r#"keytide_mirror_ready{namespace="n",mirror="m"} 1"#)
+        );
         metrics.mirror_gone("n", "m");
         assert!(!metrics.encode().contains(r#"mirror="m""#));
     }

@@ -23,7 +23,9 @@ pub enum LogFormat {
 
 /// A log filter that can't be parsed.
 #[derive(Debug, thiserror::Error)]
-#[error("the log filter `{filter}` is not one ({reason}); write for example `info` or `keytide=debug,info`")]
+#[error(
+    "the log filter `{filter}` is not one ({reason}); write for example `info` or `keytide=debug,info`"
+)]
 pub struct BadFilter {
     filter: String,
     reason: String,
@@ -31,9 +33,13 @@ pub struct BadFilter {
 
 /// Starts logging to standard error.
 pub fn start_logging(format: LogFormat, filter: &str) -> Result<(), BadFilter> {
-    let filter = EnvFilter::try_new(filter)
-        .map_err(|error| BadFilter { filter: filter.to_owned(), reason: error.to_string() })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter = EnvFilter::try_new(filter).map_err(|error| BadFilter {
+        filter: filter.to_owned(),
+        reason: error.to_string(),
+    })?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     // Fails only where logging was started before, by a test of this process: then that one serves.
     let _ = match format {
         LogFormat::Text => builder.try_init(),

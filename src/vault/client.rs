@@ -27,8 +27,13 @@ pub struct Transport {
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
     #[error("the CA bundle {path} can't be read: {source}")]
-    Read { path: String, source: std::io::Error },
-    #[error("the CA bundle {path} holds no PEM certificate that can be used; it must hold at least one")]
+    Read {
+        path: String,
+        source: std::io::Error,
+    },
+    #[error(
+        "the CA bundle {path} holds no PEM certificate that can be used; it must hold at least one"
+    )]
     Unusable { path: String },
     #[error("HTTP can't be set up: {0}")]
     Http(#[from] reqwest::Error),
@@ -37,24 +42,32 @@ pub enum TransportError {
 impl Transport {
     /// Sets up HTTP; the certificates of `ca_bundle` (PEM) are trusted beside the system's.
     pub fn new(ca_bundle: Option<&Path>) -> Result<Self, TransportError> {
-        let mut http = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).timeout(REQUEST_TIMEOUT);
+        let mut http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(REQUEST_TIMEOUT);
         if let Some(path) = ca_bundle {
             let shown = path.display().to_string();
-            let pem =
-                std::fs::read(path).map_err(|source| TransportError::Read { path: shown.clone(), source })?;
+            let pem = std::fs::read(path).map_err(|source| TransportError::Read {
+                path: shown.clone(),
+                source,
+            })?;
             let certificates = reqwest::Certificate::from_pem_bundle(&pem)
                 .ok()
                 .filter(|certificates| !certificates.is_empty())
                 .ok_or(TransportError::Unusable { path: shown })?;
             http = http.tls_certs_merge(certificates);
         }
-        Ok(Self { http: http.build()? })
+        Ok(Self {
+            http: http.build()?,
+        })
     }
 
     /// Options for a client of Azure's. Its own retries are off: one place retries, and that is ours.
     fn options(&self) -> ClientOptions {
         ClientOptions {
-            transport: Some(azure_core::http::Transport::new(Arc::new(self.http.clone()))),
+            transport: Some(azure_core::http::Transport::new(Arc::new(
+                self.http.clone(),
+            ))),
             retry: RetryOptions::none(),
             ..Default::default()
         }
@@ -75,23 +88,39 @@ impl VaultClient {
         identity: &Identity,
     ) -> azure_core::Result<Self> {
         let credential = credential.credential(identity, transport.options())?;
-        let options = SecretClientOptions { client_options: transport.options(), ..Default::default() };
-        Ok(Self { host: host.clone(), secrets: SecretClient::new(&host.url(), credential, Some(options))? })
+        let options = SecretClientOptions {
+            client_options: transport.options(),
+            ..Default::default()
+        };
+        Ok(Self {
+            host: host.clone(),
+            secrets: SecretClient::new(&host.url(), credential, Some(options))?,
+        })
     }
 
     /// GET of a secret: <https://learn.microsoft.com/rest/api/keyvault/secrets/get-secret/get-secret>.
-    pub(super) async fn get_secret(&self, name: &str, version: Option<&str>) -> Result<VaultSecret, VaultError> {
+    pub(super) async fn get_secret(
+        &self,
+        name: &str,
+        version: Option<&str>,
+    ) -> Result<VaultSecret, VaultError> {
         let object = format!("secret {name}");
         let malformed = || VaultError::new(VaultErrorKind::Malformed, &self.host, &object, "");
-        let options =
-            SecretClientGetSecretOptions { secret_version: version.map(str::to_owned), ..Default::default() };
+        let options = SecretClientGetSecretOptions {
+            secret_version: version.map(str::to_owned),
+            ..Default::default()
+        };
         let answer = self
             .secrets
             .get_secret(name, Some(options))
             .await
             .map_err(|error| VaultError::classify(&error, &self.host, &object))?;
         let secret = answer.into_model().map_err(|_| malformed())?;
-        let version = secret.resource_id().ok().and_then(|id| id.version).ok_or_else(malformed)?;
+        let version = secret
+            .resource_id()
+            .ok()
+            .and_then(|id| id.version)
+            .ok_or_else(malformed)?;
         let attributes = secret.attributes.unwrap_or_default();
         Ok(VaultSecret {
             value: secret.value.ok_or_else(malformed)?.into_bytes().into(),

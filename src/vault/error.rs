@@ -37,7 +37,11 @@ impl VaultErrorKind {
     pub fn is_transient(self) -> bool {
         matches!(
             self,
-            Self::Throttled { .. } | Self::Unreachable | Self::Server { .. } | Self::BadCredentials | Self::Unauthorized
+            Self::Throttled { .. }
+                | Self::Unreachable
+                | Self::Server { .. }
+                | Self::BadCredentials
+                | Self::Unauthorized
         )
     }
 
@@ -70,11 +74,18 @@ impl VaultError {
     /// Describes a failure of reading `object` (such as `secret ado-pat`) of `vault`.
     pub fn new(kind: VaultErrorKind, vault: &VaultHost, object: &str, detail: &str) -> Self {
         use VaultErrorKind as K;
-        let detail = if detail.is_empty() { String::new() } else { format!(" ({detail})") };
+        let detail = if detail.is_empty() {
+            String::new()
+        } else {
+            format!(" ({detail})")
+        };
         let message = match kind {
             K::Throttled { retry_after } => {
-                let pause = retry_after.map_or(String::new(), |after| format!(" for {} s", after.as_secs()));
-                format!("vault {vault} asks for fewer requests (429); reads of it pause{pause} and go on by themselves")
+                let pause = retry_after
+                    .map_or(String::new(), |after| format!(" for {} s", after.as_secs()));
+                format!(
+                    "vault {vault} asks for fewer requests (429); reads of it pause{pause} and go on by themselves"
+                )
             }
             K::Forbidden => format!(
                 "vault {vault} forbids reading {object}{detail}; give the identity the role 'Key Vault Secrets User' on the vault, or 'get' in its access policy"
@@ -82,8 +93,12 @@ impl VaultError {
             K::Firewall => format!(
                 "the firewall of vault {vault} refuses this cluster{detail}; allow the cluster's outbound address or use a private endpoint"
             ),
-            K::Disabled => format!("{object} of vault {vault} is disabled; enable it, or mirror another object or version"),
-            K::NotFound => format!("vault {vault} has no {object}; correct the name or the version, or create the object"),
+            K::Disabled => format!(
+                "{object} of vault {vault} is disabled; enable it, or mirror another object or version"
+            ),
+            K::NotFound => format!(
+                "vault {vault} has no {object}; correct the name or the version, or create the object"
+            ),
             K::Unauthorized => format!(
                 "vault {vault} does not accept the identity's token for {object}{detail}; check that identity and vault belong to one tenant and cloud"
             ),
@@ -93,7 +108,9 @@ impl VaultError {
             K::Unreachable => format!(
                 "vault {vault} can't be reached{detail}; check its name, DNS, network policies, proxy and CA bundle"
             ),
-            K::Server { status } => format!("vault {vault} answered {status} for {object}{detail}; it is asked again"),
+            K::Server { status } => {
+                format!("vault {vault} answered {status} for {object}{detail}; it is asked again")
+            }
             K::Malformed => format!(
                 "what answered as vault {vault} is not a Key Vault; check DNS and proxies between the cluster and the vault"
             ),
@@ -105,15 +122,25 @@ impl VaultError {
     /// over: the text of a parser could quote the value.
     pub fn classify(error: &azure_core::Error, vault: &VaultHost, object: &str) -> Self {
         let (kind, detail) = match error.kind() {
-            ErrorKind::HttpResponse { status, error_code, raw_response } => {
+            ErrorKind::HttpResponse {
+                status,
+                error_code,
+                raw_response,
+            } => {
                 let raw = raw_response.as_deref();
                 let inner = raw.and_then(|raw| inner_code(raw.body().as_ref()));
                 let retry_after = raw
-                    .and_then(|raw| raw.headers().get_optional_str(&azure_core::http::headers::RETRY_AFTER))
+                    .and_then(|raw| {
+                        raw.headers()
+                            .get_optional_str(&azure_core::http::headers::RETRY_AFTER)
+                    })
                     .and_then(|seconds| seconds.trim().parse().ok())
                     .map(Duration::from_secs);
                 let code = inner.or_else(|| error_code.clone()).unwrap_or_default();
-                (classify_status(u16::from(*status), &code, retry_after), code)
+                (
+                    classify_status(u16::from(*status), &code, retry_after),
+                    code,
+                )
             }
             ErrorKind::Credential => (VaultErrorKind::BadCredentials, one_line(error)),
             ErrorKind::Connection | ErrorKind::Io => (VaultErrorKind::Unreachable, one_line(error)),
@@ -154,7 +181,10 @@ fn inner_code(body: &[u8]) -> Option<String> {
     }
     let body: Body = serde_json::from_slice(body).ok()?;
     // Codes are words; anything longer was not written by Key Vault.
-    body.error.innererror.map(|inner| inner.code).filter(|code| code.len() <= 64)
+    body.error
+        .innererror
+        .map(|inner| inner.code)
+        .filter(|code| code.len() <= 64)
 }
 
 /// The error and its causes in one line of bounded length.
@@ -185,8 +215,22 @@ mod tests {
         use VaultErrorKind as K;
         let second = Some(Duration::from_secs(1));
         for (status, code, after, kind) in [
-            (429, "", second, K::Throttled { retry_after: second }),
-            (503, "", second, K::Throttled { retry_after: second }),
+            (
+                429,
+                "",
+                second,
+                K::Throttled {
+                    retry_after: second,
+                },
+            ),
+            (
+                503,
+                "",
+                second,
+                K::Throttled {
+                    retry_after: second,
+                },
+            ),
             (503, "", None, K::Server { status: 503 }),
             (403, "SecretDisabled", None, K::Disabled),
             (403, "ForbiddenByFirewall", None, K::Firewall),
@@ -195,7 +239,11 @@ mod tests {
             (401, "Unauthorized", None, K::Unauthorized),
             (500, "", None, K::Server { status: 500 }),
         ] {
-            assert_eq!(classify_status(status, code, after), kind, "{status} {code}");
+            assert_eq!(
+                classify_status(status, code, after),
+                kind,
+                "{status} {code}"
+            );
         }
     }
 

@@ -7,8 +7,8 @@ use azure_core::credentials::{Secret, TokenCredential};
 use azure_core::http::ClientOptions;
 use azure_identity::{
     ClientAssertionCredentialOptions, ClientSecretCredential, ClientSecretCredentialOptions,
-    ManagedIdentityCredential, ManagedIdentityCredentialOptions, UserAssignedId, WorkloadIdentityCredential,
-    WorkloadIdentityCredentialOptions,
+    ManagedIdentityCredential, ManagedIdentityCredentialOptions, UserAssignedId,
+    WorkloadIdentityCredential, WorkloadIdentityCredentialOptions,
 };
 use clap::ValueEnum;
 
@@ -46,7 +46,9 @@ impl CredentialKind {
     /// Settles `Auto` by looking at the environment.
     fn settle(self, environment: &dyn Fn(&str) -> Option<String>) -> Self {
         match self {
-            Self::Auto if environment("AZURE_FEDERATED_TOKEN_FILE").is_some() => Self::WorkloadIdentity,
+            Self::Auto if environment("AZURE_FEDERATED_TOKEN_FILE").is_some() => {
+                Self::WorkloadIdentity
+            }
             Self::Auto if environment("AZURE_CLIENT_SECRET").is_some() => Self::Environment,
             Self::Auto => Self::ManagedIdentity,
             settled => settled,
@@ -61,20 +63,32 @@ impl CredentialKind {
     ) -> azure_core::Result<Arc<dyn TokenCredential>> {
         // An empty variable is what a chart leaves behind where no value was given.
         let environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let client_id = identity.client_id.clone().or_else(|| environment("AZURE_CLIENT_ID"));
-        let tenant_id = identity.tenant_id.clone().or_else(|| environment("AZURE_TENANT_ID"));
+        let client_id = identity
+            .client_id
+            .clone()
+            .or_else(|| environment("AZURE_CLIENT_ID"));
+        let tenant_id = identity
+            .tenant_id
+            .clone()
+            .or_else(|| environment("AZURE_TENANT_ID"));
         Ok(match self.settle(&environment) {
-            Self::WorkloadIdentity => WorkloadIdentityCredential::new(Some(WorkloadIdentityCredentialOptions {
-                credential_options: ClientAssertionCredentialOptions { client_options: options },
-                client_id,
-                tenant_id,
-                ..Default::default()
-            }))?,
+            Self::WorkloadIdentity => {
+                WorkloadIdentityCredential::new(Some(WorkloadIdentityCredentialOptions {
+                    credential_options: ClientAssertionCredentialOptions {
+                        client_options: options,
+                    },
+                    client_id,
+                    tenant_id,
+                    ..Default::default()
+                }))?
+            }
             Self::Environment => ClientSecretCredential::new(
                 &tenant_id.unwrap_or_default(),
                 client_id.unwrap_or_default(),
                 Secret::new(environment("AZURE_CLIENT_SECRET").unwrap_or_default()),
-                Some(ClientSecretCredentialOptions { client_options: options }),
+                Some(ClientSecretCredentialOptions {
+                    client_options: options,
+                }),
             )?,
             Self::ManagedIdentity | Self::Auto => {
                 ManagedIdentityCredential::new(Some(ManagedIdentityCredentialOptions {
@@ -92,12 +106,20 @@ mod tests {
 
     #[test]
     fn auto_prefers_what_is_configured() {
-        let with = |names: &'static [&str]| move |name: &str| names.contains(&name).then(|| "x".to_owned());
+        let with = |names: &'static [&str]| {
+            move |name: &str| names.contains(&name).then(|| "x".to_owned())
+        };
         let auto = CredentialKind::Auto;
         assert_eq!(auto.settle(&with(&[])), CredentialKind::ManagedIdentity);
-        assert_eq!(auto.settle(&with(&["AZURE_CLIENT_SECRET"])), CredentialKind::Environment);
         assert_eq!(
-            auto.settle(&with(&["AZURE_CLIENT_SECRET", "AZURE_FEDERATED_TOKEN_FILE"])),
+            auto.settle(&with(&["AZURE_CLIENT_SECRET"])),
+            CredentialKind::Environment
+        );
+        assert_eq!(
+            auto.settle(&with(&[
+                "AZURE_CLIENT_SECRET",
+                "AZURE_FEDERATED_TOKEN_FILE"
+            ])),
             CredentialKind::WorkloadIdentity
         );
         assert_eq!(

@@ -38,7 +38,9 @@ pub struct DnsSuffixes(Vec<String>);
 pub enum InvalidVault {
     #[error("give spec.vault.name or spec.vault.url, one of them")]
     NotOne,
-    #[error("`{0}` is not the name of a Key Vault: 3 to 24 letters, digits and dashes, beginning with a letter")]
+    #[error(
+        "`{0}` is not the name of a Key Vault: 3 to 24 letters, digits and dashes, beginning with a letter"
+    )]
     Name(String),
     #[error(
         "the vault's host `{host}` is not under a DNS suffix that the daemon is configured with ({suffixes}); correct the URL, or add the suffix to the chart's value vaultDnsSuffixes"
@@ -50,19 +52,29 @@ impl DnsSuffixes {
     /// Resolves a reference to the host that it means.
     pub fn host(&self, vault: &VaultRef) -> Result<VaultHost, InvalidVault> {
         match (&vault.name, &vault.url) {
-            (Some(name), None) if is_vault_name(name) => {
-                Ok(VaultHost(format!("{}.{}", name.to_ascii_lowercase(), self.0[0])))
-            }
+            (Some(name), None) if is_vault_name(name) => Ok(VaultHost(format!(
+                "{}.{}",
+                name.to_ascii_lowercase(),
+                self.0[0]
+            ))),
             (Some(name), None) => Err(InvalidVault::Name(name.clone())),
             (None, Some(url)) => {
-                let host = url.trim_start_matches("https://").trim_end_matches('/').to_ascii_lowercase();
+                let host = url
+                    .trim_start_matches("https://")
+                    .trim_end_matches('/')
+                    .to_ascii_lowercase();
                 let known = self.0.iter().any(|suffix| {
-                    host.strip_suffix(suffix.as_str()).and_then(|rest| rest.strip_suffix('.')).is_some_and(is_vault_name)
+                    host.strip_suffix(suffix.as_str())
+                        .and_then(|rest| rest.strip_suffix('.'))
+                        .is_some_and(is_vault_name)
                 });
                 if known {
                     Ok(VaultHost(host))
                 } else {
-                    Err(InvalidVault::Suffix { host, suffixes: self.0.join(", ") })
+                    Err(InvalidVault::Suffix {
+                        host,
+                        suffixes: self.0.join(", "),
+                    })
                 }
             }
             _ => Err(InvalidVault::NotOne),
@@ -81,11 +93,17 @@ impl FromStr for DnsSuffixes {
             .filter(|suffix| !suffix.is_empty())
             .collect();
         let is_suffix = |s: &String| {
-            s.contains('.') && s.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '.')
+            s.contains('.')
+                && s.chars()
+                    .all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '.')
         };
         match suffixes.iter().find(|suffix| !is_suffix(suffix)) {
-            Some(bad) => Err(format!("`{bad}` is not a DNS suffix; write for example vault.azure.net")),
-            None if suffixes.is_empty() => Err("give at least one DNS suffix, for example vault.azure.net".to_owned()),
+            Some(bad) => Err(format!(
+                "`{bad}` is not a DNS suffix; write for example vault.azure.net"
+            )),
+            None if suffixes.is_empty() => {
+                Err("give at least one DNS suffix, for example vault.azure.net".to_owned())
+            }
             None => Ok(Self(suffixes)),
         }
     }
@@ -106,18 +124,27 @@ mod tests {
     fn host(name: Option<&str>, url: Option<&str>) -> Result<String, InvalidVault> {
         let suffixes: DnsSuffixes = "vault.azure.net, vault.azure.cn".parse().expect("suffixes");
         suffixes
-            .host(&VaultRef { name: name.map(Into::into), url: url.map(Into::into) })
+            .host(&VaultRef {
+                name: name.map(Into::into),
+                url: url.map(Into::into),
+            })
             .map(|host| host.to_string())
     }
 
     #[test]
     fn a_name_is_completed_by_the_first_suffix() {
-        assert_eq!(host(Some("Contoso"), None), Ok("contoso.vault.azure.net".into()));
+        assert_eq!(
+            host(Some("Contoso"), None),
+            Ok("contoso.vault.azure.net".into())
+        );
     }
 
     #[test]
     fn a_url_may_be_under_any_configured_suffix() {
-        assert_eq!(host(None, Some("https://contoso.vault.azure.cn/")), Ok("contoso.vault.azure.cn".into()));
+        assert_eq!(
+            host(None, Some("https://contoso.vault.azure.cn/")),
+            Ok("contoso.vault.azure.cn".into())
+        );
     }
 
     #[test]
@@ -129,9 +156,15 @@ mod tests {
             "https://evilvault.azure.net",
             "https://contoso.vault.azure.net.example.com",
         ] {
-            assert!(matches!(host(None, Some(url)), Err(InvalidVault::Suffix { .. })), "{url}");
+            assert!(
+                matches!(host(None, Some(url)), Err(InvalidVault::Suffix { .. })),
+                "{url}"
+            );
         }
-        assert!(matches!(host(Some("x.example.com/"), None), Err(InvalidVault::Name(_))));
+        assert!(matches!(
+            host(Some("x.example.com/"), None),
+            Err(InvalidVault::Name(_))
+        ));
         assert_eq!(host(None, None), Err(InvalidVault::NotOne));
     }
 

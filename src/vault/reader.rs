@@ -14,7 +14,9 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::client::VaultClient;
-use super::{CredentialKind, Identity, Transport, VaultError, VaultErrorKind, VaultHost, VaultSecret};
+use super::{
+    CredentialKind, Identity, Transport, VaultError, VaultErrorKind, VaultHost, VaultSecret,
+};
 use crate::telemetry::Metrics;
 
 /// How long an answer is there for those of the same cycle that come late.
@@ -61,7 +63,13 @@ pub struct Reader {
 
 impl Reader {
     pub fn new(transport: Transport, credential: CredentialKind, metrics: Arc<Metrics>) -> Self {
-        Self { transport, credential, metrics, vaults: Mutex::default(), slots: Arc::default() }
+        Self {
+            transport,
+            credential,
+            metrics,
+            vaults: Mutex::default(),
+            slots: Arc::default(),
+        }
     }
 
     /// The object as it is in the vault at `not_before` or later.
@@ -76,7 +84,13 @@ impl Reader {
         }
         let asked = Instant::now();
         let answer = self.start(key).boxed().shared();
-        slots.insert(key.clone(), Slot { asked, answer: answer.clone() });
+        slots.insert(
+            key.clone(),
+            Slot {
+                asked,
+                answer: answer.clone(),
+            },
+        );
         // Driven to its end by a task of its own: the first to ask may lose interest, the others have not.
         let (slots, key, running) = (Arc::clone(&self.slots), key.clone(), answer.clone());
         tokio::spawn(async move {
@@ -101,15 +115,30 @@ impl Reader {
             if let Some(until) = *lock(&vault.paused_until)
                 && until > now
             {
-                let kind = VaultErrorKind::Throttled { retry_after: Some(until - now) };
+                let kind = VaultErrorKind::Throttled {
+                    retry_after: Some(until - now),
+                };
                 return Err(VaultError::new(kind, &key.vault, &object, ""));
             }
             // The semaphore is never closed; were it, reading without a permit is no harm.
             let _permit = vault.permits.acquire().await.ok();
-            let answer = vault.client.get_secret(&key.name, key.version.as_deref()).await;
-            metrics.vault_read(&key.vault, answer.as_ref().map_or_else(|error| error.kind.as_str(), |_| "ok"));
-            if let Err(VaultError { kind: VaultErrorKind::Throttled { retry_after }, .. }) = &answer {
-                *lock(&vault.paused_until) = Some(Instant::now() + retry_after.unwrap_or(DEFAULT_PAUSE));
+            let answer = vault
+                .client
+                .get_secret(&key.name, key.version.as_deref())
+                .await;
+            metrics.vault_read(
+                &key.vault,
+                answer
+                    .as_ref()
+                    .map_or_else(|error| error.kind.as_str(), |_| "ok"),
+            );
+            if let Err(VaultError {
+                kind: VaultErrorKind::Throttled { retry_after },
+                ..
+            }) = &answer
+            {
+                *lock(&vault.paused_until) =
+                    Some(Instant::now() + retry_after.unwrap_or(DEFAULT_PAUSE));
             }
             answer.map(Arc::new)
         }
