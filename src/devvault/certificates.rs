@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose,
 };
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
@@ -50,7 +50,11 @@ impl Certificates {
         &self.trusted.pem
     }
 
-    pub fn config(&self, host: &str, authority: Authority) -> Result<Arc<ServerConfig>, StartError> {
+    pub fn config(
+        &self,
+        host: &str,
+        authority: Authority,
+    ) -> Result<Arc<ServerConfig>, StartError> {
         let mut configs = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (host.to_owned(), authority);
         if let Some(config) = configs.get(&key) {
@@ -80,7 +84,11 @@ impl Ca {
         })
     }
 
-    fn config(&self, host: &str, provider: Arc<CryptoProvider>) -> Result<ServerConfig, StartError> {
+    fn config(
+        &self,
+        host: &str,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<ServerConfig, StartError> {
         let mut params = CertificateParams::new(vec![host.to_owned()])?;
         params.distinguished_name = named("Keytide dev vault");
         params.is_ca = IsCa::ExplicitNoCa;

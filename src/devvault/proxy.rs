@@ -6,7 +6,7 @@ use std::future::{Future, pending};
 use std::sync::Arc;
 
 use axum::body::{Body, to_bytes};
-use http::header::{CONTENT_TYPE, HOST};
+use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -36,7 +36,8 @@ pub async fn serve(listener: TcpListener, shared: Arc<Shared>, shutdown: Shutdow
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    let connection = serve_client(stream, shared.clone(), control.clone(), shutdown.clone());
+                    let connection =
+                        serve_client(stream, shared.clone(), control.clone(), shutdown.clone());
                     spawn_until(shutdown.clone(), connection);
                 }
                 Err(error) => {
@@ -62,10 +63,20 @@ fn spawn_until(shutdown: Shutdown, work: impl Future<Output = ()> + Send + 'stat
 }
 
 /// One connection as a client's proxy, or to the control endpoint.
-async fn serve_client(stream: TcpStream, shared: Arc<Shared>, control: axum::Router, shutdown: Shutdown) {
+async fn serve_client(
+    stream: TcpStream,
+    shared: Arc<Shared>,
+    control: axum::Router,
+    shutdown: Shutdown,
+) {
     let cut = Arc::new(Notify::new());
     let service = service_fn(|request: Request<Incoming>| {
-        let (shared, control, shutdown, cut) = (shared.clone(), control.clone(), shutdown.clone(), cut.clone());
+        let (shared, control, shutdown, cut) = (
+            shared.clone(),
+            control.clone(),
+            shutdown.clone(),
+            cut.clone(),
+        );
         async move { Ok::<_, Infallible>(route(request, shared, control, shutdown, &cut).await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
@@ -94,8 +105,14 @@ async fn route(
         Some(imds::HOST) => answer(imds::HOST, request, &shared, cut).await,
         Some(host) if host != "127.0.0.1" && host != "localhost" && host != "[::1]" => {
             shared.world().connect(host);
-            tracing::warn!(host, "refused a proxy request for a host that isn't served here");
-            respond(Refusal::vault_not_found(host).into(), StatusCode::BAD_GATEWAY)
+            tracing::warn!(
+                host,
+                "refused a proxy request for a host that isn't served here"
+            );
+            respond(
+                Refusal::vault_not_found(host).into(),
+                StatusCode::BAD_GATEWAY,
+            )
         }
         _ => match control.oneshot(request.map(Body::new)).await {
             Ok(response) => response,
@@ -105,11 +122,22 @@ async fn route(
 }
 
 /// Answers a CONNECT and becomes the host that it names.
-fn open_tunnel(request: Request<Incoming>, shared: Arc<Shared>, shutdown: Shutdown) -> Response<Body> {
-    let host = request.uri().host().unwrap_or_default().to_ascii_lowercase();
+fn open_tunnel(
+    request: Request<Incoming>,
+    shared: Arc<Shared>,
+    shutdown: Shutdown,
+) -> Response<Body> {
+    let host = request
+        .uri()
+        .host()
+        .unwrap_or_default()
+        .to_ascii_lowercase();
     if !shared.world().connect(&host) {
         tracing::warn!(host, "refused a tunnel to a host that isn't served here");
-        return respond(Refusal::vault_not_found(&host).into(), StatusCode::BAD_GATEWAY);
+        return respond(
+            Refusal::vault_not_found(&host).into(),
+            StatusCode::BAD_GATEWAY,
+        );
     }
     let authority = if shared.world().meet_other_ca(&host) {
         Authority::Other
@@ -120,37 +148,43 @@ fn open_tunnel(request: Request<Incoming>, shared: Arc<Shared>, shutdown: Shutdo
         Ok(config) => config,
         Err(error) => {
             tracing::error!(host, %error, "no certificate could be made");
-            return respond(Refusal::vault_not_found(&host).into(), StatusCode::BAD_GATEWAY);
+            return respond(
+                Refusal::vault_not_found(&host).into(),
+                StatusCode::BAD_GATEWAY,
+            );
         }
     };
     spawn_until(shutdown, async move {
         let Ok(upgraded) = hyper::upgrade::on(request).await else {
             return;
         };
-        match TlsAcceptor::from(config).accept(TokioIo::new(upgraded)).await {
-            Ok(stream) => serve_tunnel(stream, &host, authority, &shared).await,
+        match TlsAcceptor::from(config)
+            .accept(TokioIo::new(upgraded))
+            .await
+        {
+            Ok(stream) => serve_tunnel(stream, host, authority, shared).await,
             Err(error) => tracing::debug!(host, %error, "a TLS handshake failed"),
         }
     });
     Response::new(Body::empty())
 }
 
-async fn serve_tunnel<S>(stream: S, host: &str, authority: Authority, shared: &Shared)
+async fn serve_tunnel<S>(stream: S, host: String, authority: Authority, shared: Arc<Shared>)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
-    let cut = Notify::new();
+    let cut = Arc::new(Notify::new());
     let service = service_fn(|request: Request<Incoming>| {
-        let cut = &cut;
+        let (host, shared, cut) = (host.clone(), shared.clone(), cut.clone());
         async move {
             // A client that keeps its connection would never see the other certificate.
-            if authority == Authority::Trusted && shared.world().has_other_ca(host) {
-                return Ok::<_, Infallible>(never_answer(cut).await);
+            if authority == Authority::Trusted && shared.world().has_other_ca(&host) {
+                return Ok::<_, Infallible>(never_answer(&cut).await);
             }
-            Ok(answer(host, request, shared, cut).await)
+            Ok(answer(&host, request, &shared, &cut).await)
         }
     });
-    let server = auto::Builder::new(LocalExecutor);
+    let server = auto::Builder::new(TokioExecutor::new());
     let connection = server.serve_connection(TokioIo::new(stream), service);
     tokio::select! {
         _ = connection => {}
@@ -158,26 +192,28 @@ where
     }
 }
 
-/// Reads the request, has the core decide, waits as told, and answers or cuts the connection.
-async fn answer(host: &str, request: Request<Incoming>, shared: &Shared, cut: &Notify) -> Response<Body> {
+/// Answers as `host`, whatever host the request itself names. Reads the request, has the core decide, waits as told, and answers or cuts the connection.
+async fn answer(
+    host: &str,
+    request: Request<Incoming>,
+    shared: &Shared,
+    cut: &Notify,
+) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let Ok(body) = to_bytes(Body::new(body), MAX_BODY_BYTES).await else {
         let refusal = Refusal::bad_parameter("The request body could not be read or is too long");
         return respond(refusal.into(), StatusCode::BAD_REQUEST);
     };
-    // HTTP/1.1 clients may name another host inside a tunnel; it is the tunnel's host that answers.
-    let named = parts.headers.get(HOST).and_then(|value| value.to_str().ok());
     let call = Call {
         method: parts.method,
         path: parts.uri.path().to_owned(),
         query: Call::pairs(parts.uri.query().unwrap_or_default()),
-        headers: parts.headers.clone(),
+        headers: parts.headers,
         body: body.to_vec(),
     };
     let Outcome { delay, reply } = shared.world().answer(host, &call, Moment::current());
     tracing::debug!(
         host,
-        named,
         method = %call.method,
         path = call.path,
         status = reply.as_ref().map(|reply| reply.status),
@@ -189,7 +225,8 @@ async fn answer(host: &str, request: Request<Incoming>, shared: &Shared, cut: &N
     }
     match reply {
         Some(reply) => {
-            let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            let status =
+                StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             respond(reply, status)
         }
         None => never_answer(cut).await,
