@@ -41,6 +41,8 @@ use jiff::SignedDuration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use shared::Shared;
+
 pub use faults::{Fault, Match};
 pub use identity::{FederatedCredential, Identity};
 pub use operation::Kind as Operation;
@@ -97,8 +99,6 @@ pub struct DevVault {
     shared: Arc<Shared>,
     _running: watch::Sender<()>,
 }
-
-use shared::Shared;
 
 impl DevVault {
     /// Starts on the caller's tokio runtime, and lives no longer than that does.

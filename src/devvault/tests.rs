@@ -32,11 +32,10 @@ fn client(vault: &DevVault) -> Client {
 
 async fn token(client: &Client) -> String {
     let reply = client
-        .get("http://169.254.169.254/metadata/identity/oauth2/token")
-        .query(&[
-            ("api-version", "2018-02-01"),
-            ("resource", "https://vault.azure.net"),
-        ])
+        .get(
+            "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01\
+             &resource=https://vault.azure.net",
+        )
         .header("Metadata", "true")
         .send()
         .await
@@ -67,7 +66,10 @@ async fn a_secret_is_read_through_the_tunnel() {
     assert!(reply.headers().contains_key("date"));
     assert_eq!(json(reply).await["value"], "one");
     vault.set_secret("v", "a", "two").unwrap();
-    assert_eq!(json(get(&client, &token).await.unwrap()).await["value"], "two");
+    assert_eq!(
+        json(get(&client, &token).await.unwrap()).await["value"],
+        "two"
+    );
     let requests = vault.requests();
     assert_eq!(requests.gets_of("v.vault.azure.net", "a"), 2);
     assert_eq!(requests.connects["v.vault.azure.net"], 1);
@@ -77,11 +79,20 @@ async fn a_secret_is_read_through_the_tunnel() {
 async fn other_hosts_are_refused() {
     let vault = start().await;
     let client = client(&vault);
-    assert!(client.get("https://w.vault.azure.net/secrets").send().await.is_err());
+    assert!(
+        client
+            .get("https://w.vault.azure.net/secrets")
+            .send()
+            .await
+            .is_err()
+    );
     let plain = client.get("http://example.com/").send().await.unwrap();
     assert_eq!(plain.status(), StatusCode::BAD_GATEWAY);
     let refused = vault.requests().refused_connects;
-    assert_eq!((refused["w.vault.azure.net"], refused["example.com"]), (1, 1));
+    assert_eq!(
+        (refused["w.vault.azure.net"], refused["example.com"]),
+        (1, 1)
+    );
 }
 
 #[tokio::test]
@@ -114,7 +125,10 @@ async fn another_ca_reaches_clients_with_open_connections() {
 #[tokio::test]
 async fn the_control_endpoint_does_what_the_methods_do() {
     let vault = start().await;
-    let (control, direct) = (vault.proxy() + "/control", Client::builder().no_proxy().build().unwrap());
+    let (control, direct) = (
+        vault.proxy() + "/control",
+        Client::builder().no_proxy().build().unwrap(),
+    );
     let put = async |path: &str, body: Json| {
         direct
             .put(format!("{control}/{path}"))
@@ -123,9 +137,21 @@ async fn the_control_endpoint_does_what_the_methods_do() {
             .await
             .unwrap()
     };
-    assert_eq!(put("vaults/w.vault.azure.cn", json!({"access": ["c"]})).await.status(), 204);
-    let written = put("vaults/w.vault.azure.cn/secrets/b", json!({"value": "x", "exp": 5})).await;
-    assert_eq!(json(written).await["version"].as_str().map(str::len), Some(32));
+    assert_eq!(
+        put("vaults/w.vault.azure.cn", json!({"access": ["c"]}))
+            .await
+            .status(),
+        204
+    );
+    let written = put(
+        "vaults/w.vault.azure.cn/secrets/b",
+        json!({"value": "x", "exp": 5}),
+    )
+    .await;
+    assert_eq!(
+        json(written).await["version"].as_str().map(str::len),
+        Some(32)
+    );
     let misspelt = put("vaults/v/secrets/b", json!({"value": "hush", "tag": {}})).await;
     assert_eq!(misspelt.status(), 400);
     assert!(!misspelt.text().await.unwrap().contains("hush"));
@@ -133,13 +159,33 @@ async fn the_control_endpoint_does_what_the_methods_do() {
     assert_eq!(put("vaults/v/faults", faults).await.status(), 204);
     let client = client(&vault);
     let token = token(&client).await;
-    assert_eq!(get(&client, &token).await.unwrap().status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(
+        get(&client, &token).await.unwrap().status(),
+        StatusCode::TOO_MANY_REQUESTS
+    );
     assert_eq!(get(&client, &token).await.unwrap().status(), StatusCode::OK);
-    assert_eq!(put("tokens", json!({"lifetimeSeconds": 60})).await.status(), 204);
-    let expired = direct.post(format!("{control}/tokens/expire")).send().await.unwrap();
+    assert_eq!(
+        put("tokens", json!({"lifetimeSeconds": 60})).await.status(),
+        204
+    );
+    let expired = direct
+        .post(format!("{control}/tokens/expire"))
+        .send()
+        .await
+        .unwrap();
     assert_eq!(expired.status(), 204);
-    assert_eq!(get(&client, &token).await.unwrap().status(), StatusCode::UNAUTHORIZED);
-    let counts = json(direct.get(format!("{control}/requests")).send().await.unwrap()).await;
+    assert_eq!(
+        get(&client, &token).await.unwrap().status(),
+        StatusCode::UNAUTHORIZED
+    );
+    let counts = json(
+        direct
+            .get(format!("{control}/requests"))
+            .send()
+            .await
+            .unwrap(),
+    )
+    .await;
     assert_eq!(counts["secretGets"]["v.vault.azure.net"]["a"], 2);
     assert_eq!(counts["statuses"]["v.vault.azure.net"]["429"], 1);
     assert_eq!(counts["rejectedTokens"], 1);

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use uuid::Uuid;
 
 use super::entra;
 use super::exchange::{Call, Moment, Outcome, Reply};
@@ -18,7 +19,7 @@ use super::refusal::Refusal;
 use super::requests::Requests;
 use super::seed::Seed;
 use super::store::Vault;
-use super::tokens::Tokens;
+use super::tokens::{Denial, Tokens};
 
 /// The public cloud's suffix, which vaults named without one get.
 const DEFAULT_SUFFIX: &str = "vault.azure.net";
@@ -61,10 +62,8 @@ impl World {
             world.create_vault(&name, vault.access)?;
             for (secret, versions) in vault.secrets {
                 for version in versions.0 {
-                    let moment = Moment {
-                        now,
-                        ..Moment::current()
-                    };
+                    let fresh = Uuid::new_v4();
+                    let moment = Moment { now, fresh };
                     world.vault(&name)?.set(&secret, version, moment)?;
                 }
             }
@@ -236,8 +235,6 @@ impl World {
         secret: Option<&str>,
         moment: Moment,
     ) -> Result<String, Reply> {
-        use super::tokens::Denial;
-
         let suffix = host.split_once('.').map_or(host, |(_, suffix)| suffix);
         let resource = format!("https://{suffix}");
         let denial = match self.tokens.check(call.bearer(), &resource, moment.now) {

@@ -1,5 +1,4 @@
 use http::{HeaderMap, HeaderValue, Method};
-use uuid::Uuid;
 
 use super::super::faults::Fault;
 use super::*;
