@@ -1,0 +1,292 @@
+//! One vault's secrets, living and deleted, and the rules by which they change.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use uuid::Uuid;
+
+use super::exchange::Moment;
+use super::operation::is_valid_name;
+use super::refusal::Refusal;
+use super::secret::{Changes, NewSecret, RECOVERABLE_DAYS, Secret, Version, Written};
+
+/// Key Vault's limit for a secret's value.
+pub const MAX_VALUE_BYTES: usize = 25 * 1024;
+
+#[derive(Debug, Default)]
+pub struct Vault {
+    /// The client IDs that may use this vault; everyone if nothing.
+    pub access: Option<BTreeSet<String>>,
+    /// By name in lower case, because Key Vault ignores case.
+    living: BTreeMap<String, Secret>,
+    deleted: BTreeMap<String, Deleted>,
+}
+
+/// A soft-deleted secret.
+#[derive(Debug)]
+pub struct Deleted {
+    pub secret: Secret,
+    pub deleted: i64,
+    pub scheduled_purge: i64,
+}
+
+impl Vault {
+    pub fn set(
+        &mut self,
+        name: &str,
+        secret: NewSecret,
+        moment: Moment,
+    ) -> Result<Written, Refusal> {
+        if !is_valid_name(name) {
+            return Err(Refusal::bad_parameter(format!(
+                "{name} is not a valid secret name"
+            )));
+        }
+        if secret.value.len() > MAX_VALUE_BYTES {
+            return Err(Refusal::bad_parameter(format!(
+                "The secret value is too long: at most {MAX_VALUE_BYTES} bytes are allowed."
+            )));
+        }
+        check_period(secret.nbf, secret.exp)?;
+        let key = name.to_ascii_lowercase();
+        if self.deleted.contains_key(&key) {
+            return Err(Refusal::deleted_but_recoverable(name));
+        }
+        let version = Version::new(secret, moment.seconds());
+        let written = written(moment.fresh, &version);
+        match self.living.get_mut(&key) {
+            Some(secret) => secret.add(moment.fresh, version),
+            None => {
+                self.living
+                    .insert(key, Secret::new(name, moment.fresh, version));
+            }
+        }
+        Ok(written)
+    }
+
+    /// A version that may be served: validity periods don't matter to Key Vault here, being enabled does.
+    pub fn get(&self, name: &str, id: Option<Uuid>) -> Result<(&Secret, Uuid, &Version), Refusal> {
+        let secret = self.secret(name)?;
+        let (id, version) = secret.version(id).ok_or_else(|| not_found(name, id))?;
+        if version.enabled {
+            Ok((secret, id, version))
+        } else {
+            Err(Refusal::secret_disabled())
+        }
+    }
+
+    pub fn secret(&self, name: &str) -> Result<&Secret, Refusal> {
+        self.living
+            .get(&name.to_ascii_lowercase())
+            .ok_or_else(|| Refusal::secret_not_found(name))
+    }
+
+    pub fn update(
+        &mut self,
+        name: &str,
+        id: Option<Uuid>,
+        changes: Changes,
+        moment: Moment,
+    ) -> Result<Written, Refusal> {
+        let secret = self
+            .living
+            .get_mut(&name.to_ascii_lowercase())
+            .ok_or_else(|| Refusal::secret_not_found(name))?;
+        let (id, version) = secret.version_mut(id).ok_or_else(|| not_found(name, id))?;
+        check_period(changes.nbf.or(version.nbf), changes.exp.or(version.exp))?;
+        version.change(changes, moment.seconds());
+        Ok(written(id, version))
+    }
+
+    pub fn delete(&mut self, name: &str, moment: Moment) -> Result<&Deleted, Refusal> {
+        let key = name.to_ascii_lowercase();
+        let secret = self
+            .living
+            .remove(&key)
+            .ok_or_else(|| Refusal::secret_not_found(name))?;
+        let deleted = moment.seconds();
+        Ok(self.deleted.entry(key).or_insert(Deleted {
+            secret,
+            deleted,
+            scheduled_purge: deleted + RECOVERABLE_DAYS * 24 * 60 * 60,
+        }))
+    }
+
+    pub fn deleted(&self, name: &str) -> Result<&Deleted, Refusal> {
+        self.deleted
+            .get(&name.to_ascii_lowercase())
+            .ok_or_else(|| Refusal::deleted_secret_not_found(name))
+    }
+
+    pub fn purge(&mut self, name: &str) -> Result<(), Refusal> {
+        match self.deleted.remove(&name.to_ascii_lowercase()) {
+            Some(_) => Ok(()),
+            None => Err(Refusal::deleted_secret_not_found(name)),
+        }
+    }
+
+    pub fn recover(&mut self, name: &str) -> Result<&Secret, Refusal> {
+        let key = name.to_ascii_lowercase();
+        if self.living.contains_key(&key) {
+            return Err(Refusal::already_exists(name));
+        }
+        let deleted = self
+            .deleted
+            .remove(&key)
+            .ok_or_else(|| Refusal::deleted_secret_not_found(name))?;
+        Ok(self.living.entry(key).or_insert(deleted.secret))
+    }
+
+    /// Secrets in the order they are listed in, each with the key that a page can end on.
+    pub fn list(&self) -> impl Iterator<Item = (&str, &Secret)> {
+        self.living
+            .iter()
+            .map(|(key, secret)| (key.as_str(), secret))
+    }
+
+    pub fn list_deleted(&self) -> impl Iterator<Item = (&str, &Deleted)> {
+        self.deleted
+            .iter()
+            .map(|(key, deleted)| (key.as_str(), deleted))
+    }
+}
+
+fn written(id: Uuid, version: &Version) -> Written {
+    Written {
+        version: id.simple().to_string(),
+        updated: version.updated,
+    }
+}
+
+fn not_found(name: &str, id: Option<Uuid>) -> Refusal {
+    match id {
+        Some(id) => Refusal::secret_not_found(&format!("{name}/{}", id.simple())),
+        None => Refusal::secret_not_found(name),
+    }
+}
+
+fn check_period(nbf: Option<i64>, exp: Option<i64>) -> Result<(), Refusal> {
+    match (nbf, exp) {
+        (Some(nbf), Some(exp)) if nbf >= exp => Err(Refusal::bad_parameter(
+            "The attribute 'exp' must be later than the attribute 'nbf'.",
+        )),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::Timestamp;
+
+    fn at(second: i64) -> Moment {
+        Moment {
+            now: Timestamp::from_second(second).unwrap(),
+            fresh: Uuid::new_v4(),
+        }
+    }
+
+    fn value(vault: &Vault, name: &str) -> String {
+        vault.get(name, None).unwrap().2.value.expose().to_owned()
+    }
+
+    #[test]
+    fn the_version_written_last_is_the_current_one() {
+        let mut vault = Vault::default();
+        let first = vault.set("a", "1".into(), at(10)).unwrap();
+        let second = vault.set("a", "2".into(), at(11)).unwrap();
+        assert_ne!(first.version, second.version);
+        assert_eq!(second.updated, 11);
+        assert_eq!(value(&vault, "a"), "2");
+        let id = Uuid::try_parse(&first.version).unwrap();
+        assert_eq!(vault.get("a", Some(id)).unwrap().2.value.expose(), "1");
+    }
+
+    #[test]
+    fn names_ignore_case_and_keep_it() {
+        let mut vault = Vault::default();
+        vault.set("Db-Password", "1".into(), at(10)).unwrap();
+        assert_eq!(
+            vault.get("db-password", None).unwrap().0.name,
+            "Db-Password"
+        );
+    }
+
+    #[test]
+    fn a_deleted_name_is_free_again_after_its_purge() {
+        let mut vault = Vault::default();
+        vault.set("a", "1".into(), at(10)).unwrap();
+        assert_eq!(
+            vault.delete("a", at(20)).unwrap().scheduled_purge,
+            20 + 90 * 86_400
+        );
+        assert_eq!(vault.get("a", None).unwrap_err().code, "SecretNotFound");
+        let conflict = vault.set("a", "2".into(), at(21)).unwrap_err();
+        assert_eq!(conflict.status, 409);
+        assert_eq!(
+            conflict.inner.as_deref(),
+            Some("ObjectIsDeletedButRecoverable")
+        );
+        vault.purge("a").unwrap();
+        assert_eq!(vault.deleted("a").unwrap_err().status, 404);
+        vault.set("a", "2".into(), at(22)).unwrap();
+    }
+
+    #[test]
+    fn a_recovered_secret_has_its_old_times() {
+        let mut vault = Vault::default();
+        let before = vault.set("a", "1".into(), at(10)).unwrap();
+        vault.delete("a", at(20)).unwrap();
+        assert_eq!(vault.recover("a").unwrap().current.updated, before.updated);
+        assert_eq!(value(&vault, "a"), "1");
+    }
+
+    #[test]
+    fn a_disabled_secret_is_refused_and_an_expired_one_served() {
+        let mut vault = Vault::default();
+        let mut expired = NewSecret::from("1");
+        expired.exp = Some(5);
+        vault.set("a", expired, at(10)).unwrap();
+        assert_eq!(value(&vault, "a"), "1");
+        let off = Changes {
+            enabled: Some(false),
+            ..Changes::default()
+        };
+        assert_eq!(vault.update("a", None, off, at(12)).unwrap().updated, 12);
+        let refusal = vault.get("a", None).unwrap_err();
+        assert_eq!(refusal.inner.as_deref(), Some("SecretDisabled"));
+    }
+
+    #[test]
+    fn an_update_leaves_out_what_it_does_not_name() {
+        let mut vault = Vault::default();
+        let mut secret = NewSecret::from("1");
+        secret.content_type = Some("text/plain".to_owned());
+        secret.exp = Some(100);
+        vault.set("a", secret, at(10)).unwrap();
+        let tags = Changes {
+            tags: Some([("k".to_owned(), "v".to_owned())].into()),
+            ..Changes::default()
+        };
+        vault.update("a", None, tags, at(11)).unwrap();
+        let (_, _, version) = vault.get("a", None).unwrap();
+        assert_eq!(version.content_type.as_deref(), Some("text/plain"));
+        assert_eq!(
+            (version.exp, version.created, version.updated),
+            (Some(100), 10, 11)
+        );
+        assert_eq!(version.tags.as_ref().unwrap()["k"], "v");
+    }
+
+    #[test]
+    fn values_over_the_limit_and_periods_that_end_before_they_start_are_bad_parameters() {
+        let mut vault = Vault::default();
+        vault
+            .set("a", "x".repeat(MAX_VALUE_BYTES).into(), at(1))
+            .unwrap();
+        let long = vault.set("a", "x".repeat(MAX_VALUE_BYTES + 1).into(), at(1));
+        assert_eq!(long.unwrap_err().code, "BadParameter");
+        let mut backwards = NewSecret::from("1");
+        (backwards.nbf, backwards.exp) = (Some(9), Some(8));
+        assert_eq!(vault.set("a", backwards, at(1)).unwrap_err().status, 400);
+    }
+}
