@@ -29,6 +29,7 @@ build: ## Build keytide with everything that development and tests need
 .PHONY: test
 test: tools ## Run the unit, integration and conformance tests
 	cargo test --all-features
+	tests/conformance/run.sh $(keytide)
 
 .PHONY: lint
 lint: tools lint-rust lint-go lint-scripts lint-chart ## Run every linter

@@ -14,13 +14,9 @@ use super::{ObjectKind, VaultRef};
     singular = "keyvaultgrant",
     shortname = "kvg",
     category = "keytide",
-    printcolumn(name = "Vault", type_ = "string", json_path = ".spec.vault.name"),
-    printcolumn(name = "Namespaces", type_ = "string", json_path = ".spec.namespaces"),
-    printcolumn(
-        name = "Age",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp"
-    )
+    printcolumn = r#"{"name":"Vault","type":"string","jsonPath":".spec.vault.name"}"#,
+    printcolumn = r#"{"name":"Namespaces","type":"string","jsonPath":".spec.namespaces"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 pub struct KeyVaultGrantSpec {
     /// The vault that may be read.

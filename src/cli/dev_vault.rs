@@ -1,6 +1,5 @@
 //! `keytide dev-vault`
 
-use std::error::Error;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,6 +8,7 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use super::Result;
 use crate::devvault::{self, Options, Seed};
 
 #[derive(Debug, Args)]
@@ -27,7 +27,7 @@ pub struct DevVault {
 }
 
 impl DevVault {
-    pub fn execute(self) -> Result<(), Box<dyn Error>> {
+    pub fn execute(self) -> Result {
         // Standard output is for the line that scripts wait for.
         tracing_subscriber::fmt()
             .with_writer(std::io::stderr)
@@ -41,7 +41,7 @@ impl DevVault {
             .block_on(self.serve())
     }
 
-    async fn serve(self) -> Result<(), Box<dyn Error>> {
+    async fn serve(self) -> Result {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let seed = match &self.seed {

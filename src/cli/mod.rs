@@ -29,7 +29,7 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the daemon: mirror vaults into Secrets and roll workloads
-    Run(run::Run),
+    Run(Box<run::Run>),
     /// Print the CustomResourceDefinitions, or apply them
     Crd(crd::Crd),
     /// Serve a Key Vault, Entra and IMDS double on loopback, for tests and demos

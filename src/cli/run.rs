@@ -99,11 +99,13 @@ impl Run {
     async fn run(self) -> Result {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        tokio::select! {
-            result = self.serve() => result,
-            _ = terminate.recv() => Ok(tracing::info!("ending on SIGTERM")),
-            _ = interrupt.recv() => Ok(tracing::info!("ending on SIGINT")),
-        }
+        let signal = tokio::select! {
+            result = self.serve() => return result,
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        tracing::info!(signal, "keytide ends");
+        Ok(())
     }
 
     async fn serve(self) -> Result {
