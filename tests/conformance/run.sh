@@ -24,6 +24,7 @@ fi
 
 work=$(mktemp -d)
 vault=
+# shellcheck disable=SC2329 # the trap calls it
 stop() {
     if [[ -n $vault ]]; then
         kill -TERM "$vault" 2>/dev/null || true

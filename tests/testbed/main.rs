@@ -1,5 +1,6 @@
-//! The testbed for people: `make cluster` and `make cluster-down`.
+//! The testbed for people: `make cluster`, `make cluster-down` and `make demo`.
 
+mod demo;
 #[path = "mod.rs"]
 mod testbed;
 
@@ -31,6 +32,15 @@ enum Command {
         #[arg(long)]
         dir: PathBuf,
     },
+    /// Show a rotation, from a vault to a rolled Deployment
+    Demo {
+        /// Leave all of it running until Ctrl-C
+        #[arg(long)]
+        keep: bool,
+        /// The daemon; left out: the one that was built beside this program
+        #[arg(long)]
+        keytide: Option<PathBuf>,
+    },
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -38,6 +48,7 @@ async fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Up { dir } => up(dir).await,
         Command::Down { dir } => down(dir).await,
+        Command::Demo { keep, keytide } => play(keep, keytide).await,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -63,4 +74,17 @@ async fn down(dir: PathBuf) -> testbed::Result<()> {
         ended => eprintln!("Ended {}.", ended.join(", ")),
     }
     Ok(())
+}
+
+async fn play(keep: bool, keytide: Option<PathBuf>) -> testbed::Result<()> {
+    let program = match keytide {
+        Some(program) => program,
+        // Cargo puts examples one folder below the programs.
+        None => std::env::current_exe()?
+            .ancestors()
+            .nth(2)
+            .ok_or("this program is in no folder")?
+            .join("keytide"),
+    };
+    demo::play(&program, keep).await
 }

@@ -24,6 +24,7 @@ pub mod process;
 pub mod scratch;
 pub mod shared;
 pub mod standing;
+pub mod system;
 pub mod tools;
 pub mod wait;
 

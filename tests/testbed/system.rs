@@ -1,0 +1,126 @@
+//! Keytide as users have it: the chart installed, the daemon with the token of the ServiceAccount that the chart made, and
+//! the dev vault in the place of Azure.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread;
+
+use keytide::devvault::{DevVault, Options, Seed};
+
+use super::Result;
+use super::daemon::Daemon;
+use super::shared::Testbed;
+
+/// The chart of this checkout.
+pub const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/keytide");
+
+/// Namespace and release of the daemon.
+pub const RELEASE: &str = "keytide";
+
+/// The parts that stay while daemons come and go.
+pub struct System {
+    vault: Arc<DevVault>,
+    ca: PathBuf,
+    kubeconfig: PathBuf,
+    program: PathBuf,
+}
+
+impl System {
+    /// Starts the dev vault and installs the chart with `values` (arguments of Helm), but no daemon yet.
+    pub async fn start(
+        testbed: &Testbed,
+        program: &Path,
+        seed: &str,
+        values: &[&str],
+    ) -> Result<Self> {
+        let vault = start_vault(Seed::parse(seed)?)?;
+        let ca = testbed.log_file("dev-vault-ca.pem");
+        std::fs::write(&ca, vault.ca_pem())?;
+        let mut arguments = vec![
+            "upgrade",
+            "--install",
+            RELEASE,
+            CHART,
+            "--namespace",
+            RELEASE,
+            "--create-namespace",
+        ];
+        // kwok runs no containers, so the daemon runs beside the cluster.
+        arguments.extend(["--set", "replicaCount=0", "--set", "crds.upgrade=false"]);
+        arguments.extend(values);
+        testbed.helm(&arguments).await.ok();
+        let kubeconfig = testbed.service_account_kubeconfig(RELEASE, RELEASE).await;
+        Ok(Self {
+            vault,
+            ca,
+            kubeconfig,
+            program: program.to_owned(),
+        })
+    }
+
+    /// The Azure of this system.
+    pub fn vault(&self) -> &DevVault {
+        &self.vault
+    }
+
+    /// Starts a daemon and waits until it is ready; more arguments win over those that tests have in common.
+    pub async fn daemon(
+        &self,
+        log: &Path,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<Daemon> {
+        let mut daemon = self.start_daemon(log, arguments, environment)?;
+        daemon.wait_ready().await?;
+        Ok(daemon)
+    }
+
+    /// Starts a daemon.
+    pub fn start_daemon(
+        &self,
+        log: &Path,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<Daemon> {
+        let (proxy, ca, kubeconfig) = (
+            self.vault.proxy(),
+            self.ca.display().to_string(),
+            self.kubeconfig.display().to_string(),
+        );
+        let mut all = vec!["run", "--namespace", RELEASE, "--ca-bundle", &ca];
+        all.extend(arguments);
+        let mut variables = vec![
+            ("KUBECONFIG", kubeconfig.as_str()),
+            ("HTTPS_PROXY", &proxy),
+            ("HTTP_PROXY", &proxy),
+            ("NO_PROXY", "127.0.0.1,localhost,.vault.invalid"),
+        ];
+        variables.extend(environment);
+        Daemon::start(&self.program, &all, &variables, log)
+    }
+}
+
+/// The dev vault lives on the runtime that starts it; tests have one each, so it gets its own.
+fn start_vault(seed: Seed) -> Result<Arc<DevVault>> {
+    let (send, receive) = mpsc::channel();
+    thread::Builder::new()
+        .name("dev-vault".to_owned())
+        .spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            let Ok(runtime) = runtime else { return };
+            runtime.block_on(async {
+                let vault = DevVault::start(Options {
+                    seed,
+                    ..Options::default()
+                })
+                .await;
+                // A receiver that is gone asked for no vault.
+                let _ = send.send(vault.map(Arc::new));
+                std::future::pending::<()>().await;
+            });
+        })?;
+    Ok(receive.recv()??)
+}
