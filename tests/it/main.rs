@@ -4,4 +4,7 @@
 mod testbed;
 
 mod control_plane;
+mod fixture;
+mod mirroring;
 mod processes;
+mod rotating;

@@ -1,0 +1,340 @@
+//! What a test of Keytide starts from: the daemon that all share, and a namespace, a vault and a grant of the test's own.
+
+use std::path::Path;
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Secret;
+use keytide::devvault::{DevVault, Written};
+use kube::api::{Api, Patch, PatchParams};
+use kube::{Client, ResourceExt};
+use serde_json::{Value, json};
+use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use keytide::api::KeyVaultMirror;
+
+use crate::testbed::daemon::Daemon;
+use crate::testbed::system::System;
+use crate::testbed::{Testbed, eventually, shared};
+
+/// Longest that anything here may take, on a busy machine.
+pub const SOON: Duration = Duration::from_secs(90);
+
+/// The program under test.
+pub const KEYTIDE: &str = env!("CARGO_BIN_EXE_keytide");
+
+/// Short waits, so that tests are quick; the daemon's defaults are shown by the demo.
+pub const QUICK: [&str; 4] = ["--settle", "5s", "--min-rotation-interval", "1s"];
+
+struct Shared {
+    system: System,
+    daemon: RwLock<Daemon>,
+}
+
+async fn running() -> &'static Shared {
+    static SHARED: OnceCell<Shared> = OnceCell::const_new();
+    SHARED
+        .get_or_init(async || {
+            let testbed = shared().await;
+            let system = System::start(testbed, Path::new(KEYTIDE), "{}", &[])
+                .await
+                .expect("a system");
+            let log = testbed.log_file("keytide.log");
+            let daemon = system
+                .daemon(
+                    &log,
+                    &QUICK,
+                    &[("KEYTIDE_LOG_FILTER", "keytide=debug,info")],
+                )
+                .await;
+            Shared {
+                system,
+                daemon: RwLock::new(daemon.expect("a daemon")),
+            }
+        })
+        .await
+}
+
+/// A test's own corner of the shared system.
+pub struct Fixture {
+    pub testbed: &'static Testbed,
+    pub namespace: String,
+    /// Name of the vault.
+    pub vault: String,
+    pub client: Client,
+    shared: &'static Shared,
+}
+
+impl Fixture {
+    /// A new namespace, and a vault that it may mirror everything from.
+    pub async fn new(prefix: &str) -> Self {
+        let fixture = Self::without_grant(prefix).await;
+        fixture.grant("*").await;
+        fixture
+    }
+
+    /// The same without a grant.
+    pub async fn without_grant(prefix: &str) -> Self {
+        let (testbed, shared) = (shared().await, running().await);
+        let namespace = testbed.namespace(prefix).await;
+        // Vaults have short names; the end is what makes the namespace's unique.
+        let end: String = namespace
+            .chars()
+            .rev()
+            .filter(char::is_ascii_alphanumeric)
+            .take(20)
+            .collect();
+        let vault = format!("kv{}", end.chars().rev().collect::<String>());
+        let fixture = Self {
+            testbed,
+            namespace,
+            vault,
+            client: testbed.client().await,
+            shared,
+        };
+        fixture
+            .azure()
+            .create_vault(&fixture.vault, None)
+            .expect("a vault");
+        fixture
+    }
+
+    /// Lets the namespace mirror the secrets that the pattern means.
+    pub async fn grant(&self, pattern: &str) {
+        let grant = json!({
+            "apiVersion": "keytide.dev/v1alpha1",
+            "kind": "KeyVaultGrant",
+            "metadata": {"name": self.namespace},
+            "spec": {
+                "vault": {"name": self.vault},
+                "namespaces": [self.namespace],
+                "objects": [{"kind": "secret", "name": pattern}],
+            },
+        });
+        self.apply(&grant).await;
+    }
+
+    /// The dev vault, which holds the vaults of all tests.
+    pub fn azure(&self) -> &DevVault {
+        self.shared.system.vault()
+    }
+
+    pub fn system(&self) -> &System {
+        &self.shared.system
+    }
+
+    /// Host name of the test's vault.
+    pub fn host(&self) -> String {
+        format!("{}.vault.azure.net", self.vault)
+    }
+
+    /// Puts a secret into the test's vault.
+    pub fn set(&self, secret: &str, value: &str) -> Written {
+        self.azure()
+            .set_secret(&self.vault, secret, value)
+            .expect("set")
+    }
+
+    /// The shared daemon, for tests that leave it running.
+    pub async fn daemon(&self) -> RwLockReadGuard<'_, Daemon> {
+        self.shared.daemon.read().await
+    }
+
+    /// The shared daemon, for a test that ends it and starts it again. It waits until no other test counts on it, so tests that
+    /// do must hold [`Fixture::daemon`].
+    pub async fn daemon_alone(&self) -> RwLockWriteGuard<'_, Daemon> {
+        self.shared.daemon.write().await
+    }
+
+    pub async fn apply(&self, manifest: &Value) {
+        self.testbed
+            .apply(&self.namespace, &manifest.to_string())
+            .await
+            .ok();
+    }
+
+    /// A mirror of `data` (key and secret) into `target`, as JSON to change before it is applied.
+    pub fn mirror(&self, name: &str, target: &str, data: &[(&str, &str)]) -> Value {
+        let data: Vec<Value> = data
+            .iter()
+            .map(|(key, object)| json!({"key": key, "object": {"name": object}}))
+            .collect();
+        json!({
+            "apiVersion": "keytide.dev/v1alpha1",
+            "kind": "KeyVaultMirror",
+            "metadata": {"name": name},
+            "spec": {
+                "vault": {"name": self.vault},
+                "refreshInterval": "10s",
+                "data": data,
+                "target": {"name": target},
+            },
+        })
+    }
+
+    /// A Deployment whose only container takes `key` of `secret` as a variable.
+    pub fn deployment(&self, name: &str, rotate: Option<&str>, secret: &str, key: &str) -> Value {
+        let annotations = rotate.map_or(json!({}), |rotate| json!({"keytide.dev/rotate": rotate}));
+        let variable =
+            json!({"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}});
+        json!({
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": name, "annotations": annotations},
+            "spec": {
+                "replicas": 2,
+                "selector": {"matchLabels": {"app": name}},
+                "template": {
+                    "metadata": {"labels": {"app": name}},
+                    "spec": {"containers": [{"name": "main", "image": "none", "env": [variable]}]},
+                },
+            },
+        })
+    }
+
+    /// Makes a mirror ask its vault at once.
+    pub async fn sync_now(&self, mirror: &str) {
+        let value = self.testbed.unique("sync");
+        let patch = json!({"metadata": {"annotations": {"keytide.dev/sync-now": value}}});
+        self.mirrors()
+            .patch(mirror, &PatchParams::default(), &Patch::Merge(&patch))
+            .await
+            .expect("patched");
+    }
+
+    /// Waits until the mirror is Ready for this reason, and gives the message.
+    pub async fn reason(&self, mirror: &str, reason: &str) -> String {
+        eventually(SOON, &format!("{mirror} says {reason}"), async || {
+            let mirror = self
+                .mirrors()
+                .get(mirror)
+                .await
+                .map_err(|error| error.to_string())?;
+            let conditions = mirror
+                .status
+                .map(|status| status.conditions)
+                .unwrap_or_default();
+            let ready = conditions
+                .into_iter()
+                .find(|c| c.type_ == "Ready")
+                .ok_or("no condition yet")?;
+            if ready.reason == reason {
+                Ok(ready.message)
+            } else {
+                Err(format!("{}: {}", ready.reason, ready.message))
+            }
+        })
+        .await
+    }
+
+    /// Waits until a key of a Secret has this content, and gives the Secret.
+    pub async fn secret_has(&self, secret: &str, key: &str, value: &[u8]) -> Secret {
+        eventually(
+            SOON,
+            &format!("Secret {secret} has the wanted {key}"),
+            async || {
+                let found = self
+                    .secrets()
+                    .get(secret)
+                    .await
+                    .map_err(|error| error.to_string())?;
+                let content = found
+                    .data
+                    .as_ref()
+                    .and_then(|data| data.get(key))
+                    .map(|content| content.0.as_slice());
+                if content == Some(value) {
+                    Ok(found)
+                } else {
+                    Err(format!("{content:?}"))
+                }
+            },
+        )
+        .await
+    }
+
+    /// Waits until a Deployment is rolled out and its baseline is of this Secret's content, and gives it.
+    pub async fn settled(&self, deployment: &str, secret: &str, key: &str) -> Deployment {
+        eventually(
+            SOON,
+            &format!("{deployment} has the content of {secret} as its baseline"),
+            async || {
+                let error = |error: kube::Error| error.to_string();
+                let found = self.deployments().get(deployment).await.map_err(error)?;
+                let target = self.secrets().get(secret).await.map_err(error)?;
+                let records = keytide::mirror::records(target.annotations());
+                let digest = records
+                    .values()
+                    .find_map(|record| record.keys.get(key))
+                    .ok_or("no record of the key")?;
+                let baseline = found
+                    .annotations()
+                    .get("keytide.dev/baseline")
+                    .ok_or("no baseline")?;
+                if !baseline.contains(&digest.digest) {
+                    return Err(format!("the baseline is {baseline}"));
+                }
+                let status = found.status.clone().unwrap_or_default();
+                let wanted = found.spec.as_ref().and_then(|spec| spec.replicas);
+                let done = status.observed_generation == found.metadata.generation
+                    && status.updated_replicas == wanted
+                    && status.available_replicas == wanted
+                    && status.replicas == wanted;
+                if done {
+                    Ok(found)
+                } else {
+                    Err(format!("its status is {status:?}"))
+                }
+            },
+        )
+        .await
+    }
+
+    /// Waits until there is an event of this reason about an object, and gives its text.
+    pub async fn event(&self, object: &str, reason: &str) -> String {
+        let events: Api<k8s_openapi::api::events::v1::Event> =
+            Api::namespaced(self.client.clone(), &self.namespace);
+        eventually(
+            SOON,
+            &format!("an event {reason} about {object}"),
+            async || {
+                let events = events
+                    .list(&Default::default())
+                    .await
+                    .map_err(|error| error.to_string())?;
+                let found = events.items.iter().find(|event| {
+                    event.reason.as_deref() == Some(reason)
+                        && event
+                            .regarding
+                            .as_ref()
+                            .and_then(|about| about.name.as_deref())
+                            == Some(object)
+                });
+                let found = found.and_then(|event| event.note.clone());
+                found.ok_or_else(|| format!("{} other events", events.items.len()))
+            },
+        )
+        .await
+    }
+
+    pub fn mirrors(&self) -> Api<KeyVaultMirror> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    pub fn secrets(&self) -> Api<Secret> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    pub fn deployments(&self) -> Api<Deployment> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+}
+
+/// How often a Deployment's Pod template was changed: the number that its ReplicaSets count.
+pub fn revision(deployment: &Deployment) -> String {
+    deployment
+        .annotations()
+        .get("deployment.kubernetes.io/revision")
+        .cloned()
+        .unwrap_or_default()
+}

@@ -1,0 +1,208 @@
+//! Rotation: which Deployments are rolled, when, and how often.
+
+use kube::ResourceExt;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+
+use crate::fixture::{Fixture, QUICK, SOON, revision};
+use crate::testbed::eventually;
+
+#[tokio::test]
+async fn a_change_rolls_who_opted_in_and_nobody_else() {
+    let fixture = Fixture::new("rotate").await;
+    let _daemon = fixture.daemon().await;
+    fixture.set("s", "first");
+    // Mirror and Deployments at once, as one release has them.
+    fixture
+        .apply(&fixture.mirror("m", "t", &[("k", "s"), ("unused", "other")]))
+        .await;
+    fixture
+        .apply(&fixture.deployment("all", Some("true"), "t", "k"))
+        .await;
+    fixture
+        .apply(&fixture.deployment("named", Some("t"), "t", "k"))
+        .await;
+    fixture
+        .apply(&fixture.deployment("bystander", None, "t", "k"))
+        .await;
+    fixture
+        .apply(&fixture.deployment("other-key", Some("true"), "t", "unused"))
+        .await;
+    fixture.set("other", "constant");
+    for name in ["all", "named"] {
+        assert_eq!(
+            revision(&fixture.settled(name, "t", "k").await),
+            "1",
+            "the installation restarted {name}"
+        );
+    }
+    let other_key = fixture.settled("other-key", "t", "unused").await;
+
+    let written = fixture.set("s", "second");
+    fixture.secret_has("t", "k", b"second").await;
+    for name in ["all", "named"] {
+        let rolled = fixture.settled(name, "t", "k").await;
+        assert_eq!(revision(&rolled), "2", "{name}");
+    }
+    let note = fixture.event("all", "Rotated").await;
+    assert!(
+        note.contains("Secret t") && note.contains(&written.version),
+        "{note}"
+    );
+    let bystander = fixture
+        .deployments()
+        .get("bystander")
+        .await
+        .expect("bystander");
+    assert_eq!(revision(&bystander), "1");
+    assert!(!bystander.annotations().contains_key("keytide.dev/baseline"));
+    let other_key_now = fixture
+        .deployments()
+        .get("other-key")
+        .await
+        .expect("other-key");
+    assert_eq!(revision(&other_key_now), revision(&other_key));
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_killed_between_secret_and_rollout_rolls_once() {
+    let fixture = Fixture::new("killed").await;
+    {
+        let _daemon = fixture.daemon().await;
+        fixture.set("s", "first");
+        fixture
+            .apply(&fixture.mirror("m", "t", &[("k", "s")]))
+            .await;
+        fixture
+            .apply(&fixture.deployment("d", Some("true"), "t", "k"))
+            .await;
+        fixture.settled("d", "t", "k").await;
+    }
+    let mut daemon = fixture.daemon_alone().await;
+    fixture.set("s", "second");
+    fixture.sync_now("m").await;
+    fixture.secret_has("t", "k", b"second").await;
+    daemon.kill();
+    assert_eq!(
+        revision(&fixture.deployments().get("d").await.expect("d")),
+        "1",
+        "it was killed too late"
+    );
+
+    let log = fixture.testbed.log_file("keytide-after-kill.log");
+    *daemon = fixture
+        .system()
+        .daemon(&log, &QUICK, &[])
+        .await
+        .expect("a daemon");
+    assert_eq!(revision(&fixture.settled("d", "t", "k").await), "2");
+
+    // And once more: a restart alone is no reason.
+    assert_eq!(daemon.terminate().await.expect("ended"), 0);
+    let log = fixture.testbed.log_file("keytide-after-term.log");
+    *daemon = fixture
+        .system()
+        .daemon(&log, &QUICK, &[])
+        .await
+        .expect("a daemon");
+    fixture.set("s", "second");
+    fixture.sync_now("m").await;
+    fixture.reason("m", "Mirrored").await;
+    assert_eq!(revision(&fixture.settled("d", "t", "k").await), "2");
+}
+
+#[tokio::test]
+async fn a_deployment_that_its_owner_rolled_after_the_change_is_not_rolled_again() {
+    let fixture = Fixture::new("owner").await;
+    let _daemon = fixture.daemon().await;
+    fixture.set("s", "first");
+    fixture
+        .apply(&fixture.mirror("m", "t", &[("k", "s")]))
+        .await;
+    // Not opted in yet, so that the owner's rollout surely comes first.
+    fixture
+        .apply(&fixture.deployment("d", None, "t", "k"))
+        .await;
+    fixture.secret_has("t", "k", b"first").await;
+    fixture.set("s", "second");
+    fixture.sync_now("m").await;
+    let secret = fixture.secret_has("t", "k", b"second").await;
+    let changed = keytide::mirror::records(secret.annotations())
+        .values()
+        .next()
+        .expect("record")
+        .keys["k"]
+        .changed;
+    eventually(SOON, "the margin after the change is over", async || {
+        let since = jiff::Timestamp::now().duration_since(changed).as_secs();
+        if since > 6 {
+            Ok(())
+        } else {
+            Err(format!("{since} s"))
+        }
+    })
+    .await;
+    let template =
+        json!({"spec": {"template": {"metadata": {"annotations": {"owner": "rolled"}}}}});
+    fixture
+        .deployments()
+        .patch("d", &PatchParams::default(), &Patch::Merge(&template))
+        .await
+        .expect("rolled");
+    fixture
+        .testbed
+        .kubectl(&[
+            "rollout",
+            "status",
+            "deployment/d",
+            "-n",
+            &fixture.namespace,
+            "--timeout=60s",
+        ])
+        .await
+        .ok();
+    let opted_in = json!({"metadata": {"annotations": {"keytide.dev/rotate": "true"}}});
+    fixture
+        .deployments()
+        .patch("d", &PatchParams::default(), &Patch::Merge(&opted_in))
+        .await
+        .expect("opted in");
+    assert_eq!(revision(&fixture.settled("d", "t", "k").await), "2");
+}
+
+#[tokio::test]
+async fn a_name_that_is_not_used_is_said() {
+    let fixture = Fixture::new("typo").await;
+    let _daemon = fixture.daemon().await;
+    fixture
+        .apply(&fixture.deployment("d", Some("adpat"), "adopat", "token"))
+        .await;
+    let note = fixture.event("d", "NothingToRotate").await;
+    assert!(note.contains("adpat") && note.contains("adopat"), "{note}");
+}
+
+#[tokio::test]
+async fn a_secret_that_is_missing_at_first_restarts_nothing_when_it_comes() {
+    let fixture = Fixture::new("missing").await;
+    let _daemon = fixture.daemon().await;
+    fixture
+        .apply(&fixture.deployment("d", Some("true"), "t", "k"))
+        .await;
+    fixture
+        .testbed
+        .kubectl(&[
+            "rollout",
+            "status",
+            "deployment/d",
+            "-n",
+            &fixture.namespace,
+            "--timeout=60s",
+        ])
+        .await
+        .ok();
+    fixture.set("s", "v");
+    fixture
+        .apply(&fixture.mirror("m", "t", &[("k", "s")]))
+        .await;
+    assert_eq!(revision(&fixture.settled("d", "t", "k").await), "1");
+}
