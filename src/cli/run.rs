@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ListParams, PostParams};
 use kube::client::ClientBuilder;
 use kube::core::PartialObjectMeta;
+use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher::{self, Config, watcher};
 use kube::{Api, Client, ResourceExt};
@@ -183,7 +184,8 @@ impl Run {
             watcher(
                 Api::<KeyVaultMirror>::all(client.clone()),
                 Config::default(),
-            ),
+            )
+            .modify(trim),
             mirrors_writer,
             move |mirror| {
                 send(&mirror_touched, ObjectRef::from_obj(mirror));
@@ -192,7 +194,7 @@ impl Run {
             warn_of("KeyVaultMirrors"),
         );
         let watch_grants = follow(
-            watcher(Api::<KeyVaultGrant>::all(client.clone()), Config::default()),
+            watcher(Api::<KeyVaultGrant>::all(client.clone()), Config::default()).modify(trim),
             grants_writer,
             move |_| send(&grant_touched, ()),
             warn_of("KeyVaultGrants"),
@@ -215,7 +217,7 @@ impl Run {
             warn_of("Secrets"),
         );
         let watch_workloads = follow(
-            watcher(Api::<Deployment>::all(client.clone()), Config::default()),
+            watcher(Api::<Deployment>::all(client.clone()), Config::default()).modify(trim),
             workloads_writer,
             move |workload| send(&workload_touched, ObjectRef::from_obj(workload)),
             warn_of("Deployments"),
@@ -255,6 +257,14 @@ impl Run {
             result = watches => result,
         }
     }
+}
+
+/// Drops from a cached object what nobody asks of it. Targets keep their managedFields: drift is seen by them.
+fn trim(object: &mut impl ResourceExt) {
+    object.managed_fields_mut().clear();
+    object
+        .annotations_mut()
+        .remove("kubectl.kubernetes.io/last-applied-configuration");
 }
 
 /// A receiver that is gone means that the daemon ends.

@@ -4,13 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use azure_core::credentials::TokenCredential;
 use azure_core::http::{ClientOptions, RetryOptions};
 use azure_core::time::OffsetDateTime;
 use azure_security_keyvault_secrets::models::SecretClientGetSecretOptions;
 use azure_security_keyvault_secrets::{ResourceExt, SecretClient, SecretClientOptions};
 use jiff::Timestamp;
 
-use super::{CredentialKind, Identity, VaultError, VaultErrorKind, VaultHost, VaultSecret};
+use super::{VaultError, VaultErrorKind, VaultHost, VaultSecret};
 
 /// How long a connection may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -63,7 +64,7 @@ impl Transport {
     }
 
     /// Options for a client of Azure's. Its own retries are off: one place retries, and that is ours.
-    fn options(&self) -> ClientOptions {
+    pub(super) fn options(&self) -> ClientOptions {
         ClientOptions {
             transport: Some(azure_core::http::Transport::new(Arc::new(
                 self.http.clone(),
@@ -83,18 +84,18 @@ pub(super) struct VaultClient {
 impl VaultClient {
     pub(super) fn new(
         transport: &Transport,
-        credential: CredentialKind,
+        credential: Arc<dyn TokenCredential>,
         host: &VaultHost,
-        identity: &Identity,
     ) -> azure_core::Result<Self> {
-        let credential = credential.credential(identity, transport.options())?;
+        let client_options = transport.options();
         let options = SecretClientOptions {
-            client_options: transport.options(),
+            client_options,
             ..Default::default()
         };
+        let secrets = SecretClient::new(&host.url(), credential, Some(options))?;
         Ok(Self {
             host: host.clone(),
-            secrets: SecretClient::new(&host.url(), credential, Some(options))?,
+            secrets,
         })
     }
 

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use azure_core::credentials::TokenCredential;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use tokio::sync::Semaphore;
@@ -58,6 +59,8 @@ pub struct Reader {
     credential: CredentialKind,
     metrics: Arc<Metrics>,
     vaults: Mutex<HashMap<VaultAndIdentity, Arc<Vault>>>,
+    /// One per identity, not per vault: the token for one vault serves all of its cloud.
+    credentials: Mutex<HashMap<Identity, Arc<dyn TokenCredential>>>,
     slots: Arc<Mutex<HashMap<ReadKey, Slot>>>,
 }
 
@@ -68,6 +71,7 @@ impl Reader {
             credential,
             metrics,
             vaults: Mutex::default(),
+            credentials: Mutex::default(),
             slots: Arc::default(),
         }
     }
@@ -151,12 +155,24 @@ impl Reader {
             return Ok(Arc::clone(vault));
         }
         let vault = Arc::new(Vault {
-            client: VaultClient::new(&self.transport, self.credential, &key.vault, &key.identity)?,
+            client: VaultClient::new(&self.transport, self.credential(&key.identity)?, &key.vault)?,
             permits: Semaphore::new(CONCURRENCY),
             paused_until: Mutex::default(),
         });
         vaults.insert(id, Arc::clone(&vault));
         Ok(vault)
+    }
+
+    fn credential(&self, identity: &Identity) -> azure_core::Result<Arc<dyn TokenCredential>> {
+        let mut credentials = lock(&self.credentials);
+        if let Some(credential) = credentials.get(identity) {
+            return Ok(Arc::clone(credential));
+        }
+        let credential = self
+            .credential
+            .credential(identity, self.transport.options())?;
+        credentials.insert(identity.clone(), Arc::clone(&credential));
+        Ok(credential)
     }
 }
 

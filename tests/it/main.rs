@@ -5,6 +5,7 @@ mod testbed;
 
 mod control_plane;
 mod fixture;
+mod leaks;
 mod mirroring;
 mod processes;
 mod rotating;
