@@ -5,7 +5,7 @@ use super::{ObjectKind, VaultRef};
 
 /// Allows mirrors of some namespaces to read some objects of one Key Vault. Without a grant nothing is read.
 #[derive(Clone, CustomResource, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 #[kube(
     group = "keytide.dev",
     version = "v1alpha1",
@@ -41,7 +41,7 @@ pub struct KeyVaultGrantSpec {
 #[derive(
     Clone, Debug, Deserialize, Eq, Hash, KubeSchema, Ord, PartialEq, PartialOrd, Serialize,
 )]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct GrantIdentity {
     /// Client (application) ID of the identity.
     #[schemars(length(min = 1))]
@@ -53,7 +53,7 @@ pub struct GrantIdentity {
 
 /// Objects of a vault, by kind and name pattern.
 #[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct GrantedObjects {
     /// Kind of the objects.
     pub kind: ObjectKind,

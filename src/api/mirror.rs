@@ -9,7 +9,7 @@ use super::{ObjectKind, VaultRef};
 
 /// Mirrors objects of an Azure Key Vault into a Secret of its namespace.
 #[derive(Clone, CustomResource, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 #[kube(
     group = "keytide.dev",
     version = "v1alpha1",
@@ -51,7 +51,7 @@ fn default_refresh_interval() -> String {
 
 /// One key of the target.
 #[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct DataEntry {
     /// Key in the target's data: letters, digits, `-`, `_` and `.`.
     #[schemars(length(min = 1, max = 253))]
@@ -65,7 +65,7 @@ pub struct DataEntry {
 
 /// An object of the vault.
 #[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct VaultObject {
     /// Kind of the object.
     #[serde(default)]
@@ -81,7 +81,7 @@ pub struct VaultObject {
 
 /// The Secret that a mirror writes.
 #[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Target {
     /// Name of the Secret in the mirror's namespace.
     #[schemars(

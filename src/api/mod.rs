@@ -20,7 +20,7 @@ pub const GROUP: &str = "keytide.dev";
 
 /// A Key Vault, by its name or by its URL: exactly one of them.
 #[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("has(self.name) != has(self.url)").message("give either name or url of the vault, not both and not neither")
 )]

@@ -28,7 +28,7 @@ use crate::api::{KeyVaultGrant, KeyVaultMirror};
 use crate::clock::ServerClock;
 use crate::digest::{DigestKey, KEY_LENGTH};
 use crate::mirror::{self, Activity, MIRRORED_LABEL, Memories, Mirrors, mirrors_of};
-use crate::rotation::{self, Rotations, Timing, Warned, workloads_of};
+use crate::rotation::{self, Rollouts, Rotations, Timing, Warned, workloads_of};
 use crate::telemetry::{Events, Health, LogFormat, Metrics, serve, start_logging};
 use crate::vault::{CredentialKind, DnsSuffixes, Reader, Transport};
 use crate::watch::{follow, new_store};
@@ -177,6 +177,7 @@ impl Run {
             events,
             metrics,
             warned: Warned::default(),
+            rollouts: Rollouts::default(),
         });
 
         let touched = Arc::clone(&mirroring);

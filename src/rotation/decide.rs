@@ -12,6 +12,9 @@ use crate::mirror::KeyRecord;
 /// Clocks of nodes differ, and a kubelet may serve an older Secret from its cache: a container that started this soon
 /// after the change may have the old content, and so may a new one.
 pub const MARGIN: SignedDuration = SignedDuration::from_secs(5);
+/// Least time from a change to the new Pod template: new containers must start after the margin, and their start times are
+/// cut to the second.
+const PROPAGATION: SignedDuration = SignedDuration::from_secs(6);
 /// A mirror that has been failing for longer delays nothing.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(60);
 /// How soon to look again at what ends without an event of its own.
@@ -163,7 +166,7 @@ fn wait(
         .values()
         .map(|content| content.record.changed)
         .max();
-    let settled = last_change.map(|changed| later(changed, timing.settle.max(MARGIN)));
+    let settled = last_change.map(|changed| later(changed, timing.settle.max(PROPAGATION)));
     let rotated = workload
         .baseline
         .as_ref()

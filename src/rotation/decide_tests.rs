@@ -203,7 +203,7 @@ fn settling_is_never_shorter_than_propagation() {
     assert_eq!(
         decided,
         Decision::Wait {
-            until: at(105),
+            until: at(106),
             reason: Wait::Settling
         }
     );
@@ -324,7 +324,7 @@ proptest! {
     fn never_before_the_content_has_spread(changed in 0i64..500, started in 0i64..500, now in 0i64..2000) {
         let decided = decision(&workload(baseline("a")), &content("b", changed, false), &running(started), now);
         if matches!(decided, Decision::Rotate { .. }) {
-            prop_assert!(now >= changed + 5);
+            prop_assert!(now >= changed + 6);
         }
     }
 

@@ -58,6 +58,18 @@ pub struct Rotations {
     pub events: Events,
     pub metrics: Arc<Metrics>,
     pub warned: Warned,
+    pub rollouts: Rollouts,
+}
+
+/// The rollouts under way that a rotation began, by UID of the workload; losing one costs an observation.
+pub type Rollouts = Mutex<HashMap<String, Rollout>>;
+
+/// A rollout that a rotation began.
+#[derive(Debug)]
+pub struct Rollout {
+    rotated: Timestamp,
+    /// When the vault object was updated that caused it.
+    updated: Timestamp,
 }
 
 /// Things that make workloads be looked at again.
@@ -73,8 +85,7 @@ pub struct Warned(Mutex<HashMap<String, String>>);
 impl Warned {
     /// Whether this warning is news for the workload with this UID.
     fn is_news(&self, uid: String, warning: &str) -> bool {
-        let mut warned = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        warned.insert(uid, warning.to_owned()).as_deref() != Some(warning)
+        lock(&self.0).insert(uid, warning.to_owned()).as_deref() != Some(warning)
     }
 }
 
@@ -163,6 +174,7 @@ impl Rotations {
         };
         let mirrors = self.mirrors(&namespace, &workload.references);
         let now = self.clock.now();
+        self.observe_rollout(deployment, &workload, now);
         match decide(&workload, &contents, &started, &mirrors, self.timing, now) {
             Decision::Nothing => Ok(Action::await_change()),
             Decision::Record(baseline) => {
@@ -210,9 +222,10 @@ impl Rotations {
             target: &name,
             key: CONTENT_DIGEST,
         };
+        // With the time of the rotation: after a rollback the template may still have the digest of this very content.
         let digest = self
             .digest_key
-            .content(place, json!(baseline.keys).to_string().as_bytes());
+            .content(place, json!(baseline).to_string().as_bytes());
         let template = json!({"metadata": {"annotations": {CONTENT_DIGEST: digest}}});
         self.patch(
             deployment,
@@ -228,6 +241,13 @@ impl Rotations {
         let updated = records().filter_map(|(_, record)| record.updated).min();
         let since_update = updated.map(|updated| now.duration_since(updated).as_secs_f64());
         self.metrics.rotated(&namespace, since_update);
+        if let (Some(uid), Some(updated)) = (deployment.uid(), updated) {
+            let rollout = Rollout {
+                rotated: now,
+                updated,
+            };
+            lock(&self.rollouts).insert(uid, rollout);
+        }
         let causes: Vec<String> = records()
             .map(|(key, record)| {
                 format!(
@@ -254,6 +274,23 @@ impl Rotations {
             )
             .await;
         Ok(())
+    }
+
+    /// Measures how long a change took until its rollout was finished.
+    fn observe_rollout(&self, deployment: &Deployment, workload: &Workload, now: Timestamp) {
+        let Some(uid) = deployment.uid() else { return };
+        let rotated = workload
+            .baseline
+            .as_ref()
+            .and_then(|baseline| baseline.rotated);
+        let mut rollouts = lock(&self.rollouts);
+        let finished = rollouts
+            .get(&uid)
+            .is_some_and(|rollout| Some(rollout.rotated) == rotated && !workload.rolling);
+        if finished && let Some(rollout) = rollouts.remove(&uid) {
+            self.metrics
+                .rolled_out(now.duration_since(rollout.updated).as_secs_f64());
+        }
     }
 
     /// Patches what was looked at, and nothing else: with another resourceVersion the API server refuses.
@@ -433,4 +470,9 @@ fn template_references(deployment: &Deployment) -> BTreeSet<Reference> {
 
 fn annotations(baseline: &Baseline) -> serde_json::Value {
     json!({"annotations": {BASELINE: json!(baseline).to_string()}})
+}
+
+/// A panic elsewhere leaves these maps whole, so their poison means nothing.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -80,13 +80,9 @@ impl VaultError {
             format!(" ({detail})")
         };
         let message = match kind {
-            K::Throttled { retry_after } => {
-                let pause = retry_after
-                    .map_or(String::new(), |after| format!(" for {} s", after.as_secs()));
-                format!(
-                    "vault {vault} asks for fewer requests (429); reads of it pause{pause} and go on by themselves"
-                )
-            }
+            K::Throttled { .. } => format!(
+                "vault {vault} asks for fewer requests (429); reads of it pause and go on by themselves"
+            ),
             K::Forbidden => format!(
                 "vault {vault} forbids reading {object}{detail}; give the identity the role 'Key Vault Secrets User' on the vault, or 'get' in its access policy"
             ),
@@ -200,10 +196,24 @@ fn one_line(error: &azure_core::Error) -> String {
         source = cause.source();
     }
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let text = without_request_ids(&text);
     match text.char_indices().nth(400) {
         Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
+        None => text.to_owned(),
     }
+}
+
+/// Microsoft Entra ends its messages in IDs of the request. They would make every attempt another message, and every
+/// other message is a write of the status and an event.
+fn without_request_ids(text: &str) -> &str {
+    let ids = [
+        "Trace ID:",
+        "Correlation ID:",
+        "\"trace_id\"",
+        "\"timestamp\"",
+    ];
+    let end = ids.iter().filter_map(|id| text.find(id)).min();
+    text[..end.unwrap_or(text.len())].trim_end()
 }
 
 #[cfg(test)]
@@ -245,6 +255,16 @@ mod tests {
                 "{status} {code}"
             );
         }
+    }
+
+    #[test]
+    fn what_differs_in_every_answer_is_left_out() {
+        let text = "AADSTS700016: no such application. Trace ID: 1 Correlation ID: 2";
+        assert_eq!(
+            without_request_ids(text),
+            "AADSTS700016: no such application."
+        );
+        assert_eq!(without_request_ids("no route"), "no route");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::testbed::eventually;
 #[tokio::test]
 async fn a_change_rolls_who_opted_in_and_nobody_else() {
     let fixture = Fixture::new("rotate").await;
-    let _daemon = fixture.daemon().await;
+    let daemon = fixture.daemon().await;
     fixture.set("s", "first");
     // Mirror and Deployments at once, as one release has them.
     fixture
@@ -48,6 +48,16 @@ async fn a_change_rolls_who_opted_in_and_nobody_else() {
     assert!(
         note.contains("Secret t") && note.contains(&written.version),
         "{note}"
+    );
+    let (_, metrics) = daemon.get("/metrics").await.expect("metrics");
+    let counted = format!(
+        "keytide_rotations_total{{namespace=\"{}\"}} 2",
+        fixture.namespace
+    );
+    assert!(metrics.contains(&counted), "{metrics}");
+    assert!(
+        !metrics.contains("keytide_rotation_until_rolled_out_seconds_count 0"),
+        "{metrics}"
     );
     let bystander = fixture
         .deployments()
@@ -205,4 +215,35 @@ async fn a_secret_that_is_missing_at_first_restarts_nothing_when_it_comes() {
         .apply(&fixture.mirror("m", "t", &[("k", "s")]))
         .await;
     assert_eq!(revision(&fixture.settled("d", "t", "k").await), "1");
+}
+
+#[tokio::test]
+async fn content_that_comes_back_after_a_rollback_rolls_again() {
+    let fixture = Fixture::new("rollback").await;
+    let _daemon = fixture.daemon().await;
+    fixture.set("s", "a");
+    fixture
+        .apply(&fixture.mirror("m", "t", &[("k", "s")]))
+        .await;
+    fixture
+        .apply(&fixture.deployment("d", Some("true"), "t", "k"))
+        .await;
+    fixture.settled("d", "t", "k").await;
+    for (value, expected) in [("b", "2"), ("a", "3")] {
+        fixture.set("s", value);
+        fixture.sync_now("m").await;
+        fixture.secret_has("t", "k", value.as_bytes()).await;
+        assert_eq!(revision(&fixture.settled("d", "t", "k").await), expected);
+    }
+    // The template of `b`, while the content is `a` and stays recorded.
+    fixture
+        .testbed
+        .kubectl(&["rollout", "undo", "deployment/d", "-n", &fixture.namespace])
+        .await
+        .ok();
+    assert_eq!(revision(&fixture.settled("d", "t", "k").await), "4");
+    fixture.set("s", "b");
+    fixture.sync_now("m").await;
+    fixture.secret_has("t", "k", b"b").await;
+    assert_eq!(revision(&fixture.settled("d", "t", "k").await), "5");
 }
