@@ -5,6 +5,21 @@
 //! Key Vault ──survey──▶ what changed ──fetch──▶ render ──▶ Secret ──digest──▶ decide ──▶ pod template ──▶ rollout
 //!   vault/                vault/       vault/   render/    mirror/  digest     rotation/   rotation/
 //! ```
+//!
+//! One direction, no way back. What decides is pure and takes its clock as a value; what acts is thin.
+//!
+//! | module | what it is for |
+//! |---|---|
+//! | [`api`] | the custom resources and their conditions |
+//! | [`vault`] | Key Vault: names, identities, errors, and the reads that mirrors share |
+//! | [`render`] | vault objects to the data of a Secret |
+//! | [`digest`] | keyed digests of content |
+//! | [`mirror`] | the controller of mirrors: keeps each Secret as its vault objects are |
+//! | [`rotation`] | the controller of workloads: rolls those whose content changed |
+//! | [`clock`] | the API server's clock, by which times of different machines are compared |
+//! | [`telemetry`] | logs, metrics, events, health |
+//! | [`cli`] | the subcommands; [`cli`]'s `run` wires the controllers to the cluster |
+//! | `devvault` | a Key Vault, Entra and IMDS double for tests and demos (feature `dev-vault`) |
 
 pub mod api;
 pub mod cli;

@@ -1,0 +1,462 @@
+//! Carries out what [`super::decide`] decides: looks after each workload that opted in.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::channel::mpsc;
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::core::PartialObjectMeta;
+use kube::runtime::Controller;
+use kube::runtime::controller::Action;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde_json::json;
+use tracing::Instrument;
+
+use super::baseline::{BASELINE, Baseline, CONTENT_DIGEST, SecretKey};
+use super::decide::{
+    Content, Decision, MirrorState, Started, Timing, Wait, Workload, contents_in_use, decide,
+    suspects,
+};
+use super::opt_in::{OptIn, ROTATE};
+use super::reference::{Reference, references};
+use crate::clock::ServerClock;
+use crate::digest::{DigestKey, Place};
+use crate::mirror::{Activity, records};
+use crate::telemetry::{Events, Kind, Metrics};
+
+/// What the controller works with.
+pub struct Rotations {
+    pub client: Client,
+    pub clock: ServerClock,
+    pub digest_key: DigestKey,
+    pub timing: Timing,
+    pub workloads: Store<Deployment>,
+    pub targets: Store<PartialObjectMeta<Secret>>,
+    pub activity: Activity,
+    pub events: Events,
+    pub metrics: Arc<Metrics>,
+    pub warned: Warned,
+    pub rollouts: Rollouts,
+}
+
+/// The rollouts under way that a rotation began, by UID of the workload; losing one costs an observation.
+pub type Rollouts = Mutex<HashMap<String, Rollout>>;
+
+/// A rollout that a rotation began.
+#[derive(Debug)]
+pub struct Rollout {
+    rotated: Timestamp,
+    /// When the vault object was updated that caused it.
+    updated: Timestamp,
+}
+
+/// Things that make workloads be looked at again.
+pub struct Triggers {
+    pub workloads: mpsc::UnboundedReceiver<ObjectRef<Deployment>>,
+    pub targets: mpsc::UnboundedReceiver<ObjectRef<Deployment>>,
+}
+
+/// Which warning each workload was given last, so that it is not repeated; losing it costs an event.
+#[derive(Default)]
+pub struct Warned(Mutex<HashMap<String, String>>);
+
+impl Warned {
+    /// Whether this warning is news for the workload with this UID.
+    fn is_news(&self, uid: String, warning: &str) -> bool {
+        lock(&self.0).insert(uid, warning.to_owned()).as_deref() != Some(warning)
+    }
+}
+
+/// Runs the controller for ever.
+pub async fn run(rotations: Arc<Rotations>, triggers: Triggers) {
+    let store = rotations.workloads.clone();
+    Controller::for_stream(futures::stream::pending(), store)
+        .reconcile_on(futures::stream::select(
+            triggers.workloads,
+            triggers.targets,
+        ))
+        .run(
+            Rotations::reconcile,
+            |_, error: &kube::Error, _| {
+                tracing::warn!(%error, "a workload can't be looked after; that is tried again");
+                Action::requeue(Duration::from_secs(2))
+            },
+            rotations,
+        )
+        .for_each(|_| std::future::ready(()))
+        .await;
+}
+
+/// The workloads that use a Secret and opted in to being rolled for it.
+pub fn workloads_of(
+    secret: &PartialObjectMeta<Secret>,
+    workloads: &Store<Deployment>,
+) -> Vec<ObjectRef<Deployment>> {
+    let (namespace, name) = (secret.namespace(), secret.name_any());
+    workloads
+        .state_filter(|workload| {
+            workload.namespace() == namespace
+                && opt_in(workload).includes(&name)
+                && template_references(workload)
+                    .iter()
+                    .any(|reference| reference.secret == name)
+        })
+        .iter()
+        .map(|workload| ObjectRef::from_obj(workload.as_ref()))
+        .collect()
+}
+
+impl Rotations {
+    async fn reconcile(workload: Arc<Deployment>, this: Arc<Self>) -> Result<Action, kube::Error> {
+        let span = tracing::info_span!(
+            "rotation",
+            namespace = workload.namespace(),
+            name = workload.name_any()
+        );
+        let action = this.look_after(&workload).instrument(span).await;
+        this.metrics.reconciled("rotation", action.is_ok());
+        action
+    }
+
+    async fn look_after(&self, deployment: &Deployment) -> Result<Action, kube::Error> {
+        let opt_in = opt_in(deployment);
+        if opt_in == OptIn::No || deployment.metadata.deletion_timestamp.is_some() {
+            return Ok(Action::await_change());
+        }
+        let namespace = deployment.namespace().unwrap_or_default();
+        let all = template_references(deployment);
+        let contents = self.contents(&namespace);
+        self.warn_of_typos(deployment, &opt_in, &all, &contents)
+            .await;
+        let workload = Workload {
+            references: all
+                .into_iter()
+                .filter(|reference| opt_in.includes(&reference.secret))
+                .collect(),
+            baseline: deployment
+                .annotations()
+                .get(BASELINE)
+                .and_then(|annotation| Baseline::parse(annotation)),
+            paused: deployment
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.paused)
+                .unwrap_or(false),
+            rolling: super::rollout::is_under_way(deployment),
+        };
+        let contents = contents_in_use(&workload.references, &contents);
+        let started = if suspects(&workload, &contents).is_empty() {
+            Vec::new()
+        } else {
+            self.started(deployment, &namespace).await?
+        };
+        let mirrors = self.mirrors(&namespace, &workload.references);
+        let now = self.clock.now();
+        self.observe_rollout(deployment, &workload, now);
+        match decide(&workload, &contents, &started, &mirrors, self.timing, now) {
+            Decision::Nothing => Ok(Action::await_change()),
+            Decision::Record(baseline) => {
+                self.patch(deployment, &json!({"metadata": annotations(&baseline)}))
+                    .await?;
+                tracing::info!("baseline recorded");
+                Ok(Action::await_change())
+            }
+            Decision::Wait { until, reason } => {
+                tracing::debug!(?reason, %until, "rotation waits");
+                // A paused workload wakes us itself when it goes on.
+                let pause = Duration::try_from(until.duration_since(now)).unwrap_or_default();
+                Ok(if reason == Wait::Paused {
+                    Action::await_change()
+                } else {
+                    Action::requeue(pause)
+                })
+            }
+            Decision::Rotate {
+                baseline,
+                changed,
+                failing,
+            } => {
+                self.rotate(deployment, &baseline, &changed, &failing, &contents, now)
+                    .await?;
+                Ok(Action::await_change())
+            }
+        }
+    }
+
+    async fn rotate(
+        &self,
+        deployment: &Deployment,
+        baseline: &Baseline,
+        changed: &[SecretKey],
+        failing: &[String],
+        contents: &BTreeMap<SecretKey, Content>,
+        now: Timestamp,
+    ) -> Result<(), kube::Error> {
+        let namespace = deployment.namespace().unwrap_or_default();
+        let name = deployment.name_any();
+        let place = Place {
+            namespace: &namespace,
+            kind: "Deployment",
+            target: &name,
+            key: CONTENT_DIGEST,
+        };
+        // With the time of the rotation: after a rollback the template may still have the digest of this very content.
+        let digest = self
+            .digest_key
+            .content(place, json!(baseline).to_string().as_bytes());
+        let template = json!({"metadata": {"annotations": {CONTENT_DIGEST: digest}}});
+        self.patch(
+            deployment,
+            &json!({"metadata": annotations(baseline), "spec": {"template": template}}),
+        )
+        .await?;
+
+        let records = || {
+            changed
+                .iter()
+                .filter_map(|key| Some((key, &contents.get(key)?.record)))
+        };
+        let updated = records().filter_map(|(_, record)| record.updated).min();
+        let since_update = updated.map(|updated| now.duration_since(updated).as_secs_f64());
+        self.metrics.rotated(&namespace, since_update);
+        if let (Some(uid), Some(updated)) = (deployment.uid(), updated) {
+            let rollout = Rollout {
+                rotated: now,
+                updated,
+            };
+            lock(&self.rollouts).insert(uid, rollout);
+        }
+        let causes: Vec<String> = records()
+            .map(|(key, record)| {
+                format!(
+                    "key {} of Secret {} is version {} of {}",
+                    key.key, key.secret, record.version, record.object
+                )
+            })
+            .collect();
+        let mut note = format!("rolled because {}", causes.join("; "));
+        if !failing.is_empty() {
+            note.push_str(&format!(
+                "; not waited for, because failing: mirror {}",
+                failing.join(", ")
+            ));
+        }
+        tracing::info!(seconds_since_update = since_update, "{note}");
+        self.events
+            .publish(
+                deployment.object_ref(&()),
+                Kind::Normal,
+                "Rotated",
+                "Rotate",
+                note,
+            )
+            .await;
+        Ok(())
+    }
+
+    /// Measures how long a change took until its rollout was finished.
+    fn observe_rollout(&self, deployment: &Deployment, workload: &Workload, now: Timestamp) {
+        let Some(uid) = deployment.uid() else { return };
+        let rotated = workload
+            .baseline
+            .as_ref()
+            .and_then(|baseline| baseline.rotated);
+        let mut rollouts = lock(&self.rollouts);
+        let finished = rollouts
+            .get(&uid)
+            .is_some_and(|rollout| Some(rollout.rotated) == rotated && !workload.rolling);
+        if finished && let Some(rollout) = rollouts.remove(&uid) {
+            self.metrics
+                .rolled_out(now.duration_since(rollout.updated).as_secs_f64());
+        }
+    }
+
+    /// Patches what was looked at, and nothing else: with another resourceVersion the API server refuses.
+    async fn patch(
+        &self,
+        deployment: &Deployment,
+        patch: &serde_json::Value,
+    ) -> Result<(), kube::Error> {
+        let mut patch = patch.clone();
+        patch["metadata"]["resourceVersion"] = json!(deployment.resource_version());
+        let api: Api<Deployment> = Api::namespaced(
+            self.client.clone(),
+            &deployment.namespace().unwrap_or_default(),
+        );
+        let params = PatchParams {
+            field_manager: Some("keytide".to_owned()),
+            ..Default::default()
+        };
+        api.patch_metadata(&deployment.name_any(), &params, &Patch::Merge(&patch))
+            .await
+            .map(drop)
+    }
+
+    /// The content of all mirrored keys of a namespace.
+    fn contents(&self, namespace: &str) -> BTreeMap<SecretKey, Content> {
+        let targets = self
+            .targets
+            .state_filter(|target| target.namespace().as_deref() == Some(namespace));
+        let mut contents = BTreeMap::new();
+        for target in targets {
+            for record in records(target.annotations()).into_values() {
+                for (key, key_record) in record.keys {
+                    let key = SecretKey {
+                        secret: target.name_any(),
+                        key,
+                    };
+                    contents.insert(
+                        key,
+                        Content {
+                            digest_key: record.digest_key.clone(),
+                            record: key_record,
+                        },
+                    );
+                }
+            }
+        }
+        contents
+    }
+
+    /// The containers of a workload's Pods that run, or ran to prepare one.
+    async fn started(
+        &self,
+        deployment: &Deployment,
+        namespace: &str,
+    ) -> Result<Vec<Started>, kube::Error> {
+        let Some(spec) = &deployment.spec else {
+            return Ok(Vec::new());
+        };
+        let selector: kube::core::Selector = match spec.selector.clone().try_into() {
+            Ok(selector) => selector,
+            // The API server checks selectors, so this one selects nothing that it would.
+            Err(_) => return Ok(Vec::new()),
+        };
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let pods = api
+            .list(&ListParams::default().labels_from(&selector))
+            .await?;
+        Ok(pods
+            .iter()
+            .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+            .filter_map(|pod| pod.status.as_ref())
+            .flat_map(|status| {
+                let ran = status.init_container_statuses.iter().flatten();
+                let runs = status.container_statuses.iter().flatten();
+                ran.chain(runs)
+            })
+            .filter_map(|container| {
+                let state = container.state.as_ref()?;
+                let running = state
+                    .running
+                    .as_ref()
+                    .and_then(|running| running.started_at.as_ref());
+                let done = state
+                    .terminated
+                    .as_ref()
+                    .filter(|ended| ended.exit_code == 0)
+                    .and_then(|ended| ended.started_at.as_ref());
+                let at = running.or(done)?.0;
+                Some(Started {
+                    container: container.name.clone(),
+                    at,
+                })
+            })
+            .collect())
+    }
+
+    fn mirrors(&self, namespace: &str, references: &BTreeSet<Reference>) -> Vec<MirrorState> {
+        self.activity
+            .of(namespace, |target| {
+                references
+                    .iter()
+                    .any(|reference| reference.secret == target)
+            })
+            .into_iter()
+            .map(|(name, state)| MirrorState {
+                name,
+                in_flight: state.in_flight,
+                failing_since: state.failing_since,
+            })
+            .collect()
+    }
+
+    /// A name in the annotation that nothing goes by would silently never roll.
+    async fn warn_of_typos(
+        &self,
+        deployment: &Deployment,
+        opt_in: &OptIn,
+        references: &BTreeSet<Reference>,
+        contents: &BTreeMap<SecretKey, Content>,
+    ) {
+        let OptIn::Named(names) = opt_in else { return };
+        let used: BTreeSet<&str> = references
+            .iter()
+            .map(|reference| reference.secret.as_str())
+            .collect();
+        let mirrored: BTreeSet<&str> = contents.keys().map(|key| key.secret.as_str()).collect();
+        let problems: Vec<String> = names
+            .iter()
+            .filter_map(|name| match (used.contains(name.as_str()), mirrored.contains(name.as_str())) {
+                (false, _) => Some(format!(
+                    "{ROTATE} names Secret {name}, which the Pod template does not use (it uses: {})",
+                    used.iter().copied().collect::<Vec<_>>().join(", ")
+                )),
+                (true, false) => Some(format!("{ROTATE} names Secret {name}, which no KeyVaultMirror fills")),
+                (true, true) => None,
+            })
+            .collect();
+        let note = problems.join("; ");
+        if self
+            .warned
+            .is_news(deployment.uid().unwrap_or_default(), &note)
+            && !problems.is_empty()
+        {
+            tracing::warn!(
+                namespace = deployment.namespace(),
+                name = deployment.name_any(),
+                "{note}"
+            );
+            self.events
+                .publish(
+                    deployment.object_ref(&()),
+                    Kind::Warning,
+                    "NothingToRotate",
+                    "Rotate",
+                    note,
+                )
+                .await;
+        }
+    }
+}
+
+fn opt_in(deployment: &Deployment) -> OptIn {
+    deployment
+        .annotations()
+        .get(ROTATE)
+        .map(|value| OptIn::parse(value))
+        .unwrap_or_default()
+}
+
+fn template_references(deployment: &Deployment) -> BTreeSet<Reference> {
+    let pod = deployment
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.template.spec.as_ref());
+    pod.map(references).unwrap_or_default()
+}
+
+fn annotations(baseline: &Baseline) -> serde_json::Value {
+    json!({"annotations": {BASELINE: json!(baseline).to_string()}})
+}
+
+/// A panic elsewhere leaves these maps whole, so their poison means nothing.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
