@@ -14,6 +14,9 @@ cluster := $(target)/cluster
 lint_requirements := tests/testbed/lint-requirements.txt
 linters := $(cache)/lint-$(shell sha256sum $(lint_requirements) | cut -c1-16)
 
+mdbook_version := 0.5.4
+mdbook := $(cache)/mdbook-$(mdbook_version)
+
 .PHONY: help
 help: ## Say what there is to make
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -71,6 +74,14 @@ crds: ## Write the custom resource definitions into the chart
 	mkdir -p $(chart)/crds
 	cargo run --quiet -- crd > $(target)/crds.yaml
 	mv $(target)/crds.yaml $(chart)/crds/keytide.dev.yaml
+
+.PHONY: docs
+docs: $(mdbook)/bin/mdbook ## Build the book of docs/ (installs mdBook the first time)
+	$< build docs --dest-dir $(abspath $(target))/docs
+	@echo "docs: $(abspath $(target))/docs/index.html" >&2
+
+$(mdbook)/bin/mdbook:
+	cargo install mdbook --version $(mdbook_version) --locked --no-default-features --features search --root $(mdbook)
 
 .PHONY: cluster
 cluster: tools ## Start a cluster that stays, and print how kubectl finds it
