@@ -4,6 +4,7 @@
 mod testbed;
 
 mod control_plane;
+mod docs;
 mod fixture;
 mod leaks;
 mod mirroring;

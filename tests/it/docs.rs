@@ -1,0 +1,262 @@
+//! The book: its links lead somewhere, and what the source has to say to users is in it. Needs no cluster.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::CommandFactory;
+use keytide::api::VaultRef;
+use keytide::cli::Cli;
+use keytide::telemetry::Metrics;
+use keytide::vault::DnsSuffixes;
+
+const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
+const BOOK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/src");
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = path.as_ref();
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn page(name: &str) -> String {
+    read(Path::new(BOOK).join(name))
+}
+
+/// The files below a folder that end in `extension`.
+fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            found.extend(files(&path, extension));
+        } else if path.extension().is_some_and(|end| end == extension) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// What stands between each `start` and the next `end`.
+fn between<'a>(text: &'a str, start: &str, end: &str) -> impl Iterator<Item = &'a str> {
+    text.split(start)
+        .skip(1)
+        .filter_map(move |rest| Some(rest.split_once(end)?.0))
+}
+
+fn targets(text: &str) -> impl Iterator<Item = &str> {
+    between(text, "](", ")").filter(|target| !target.contains("://"))
+}
+
+/// The anchors of a page's headings, as mdBook makes them.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let anchor = |heading: &str| {
+        let kept = heading.trim().to_lowercase();
+        let kept = kept.chars().filter_map(|c| match c {
+            ' ' => Some('-'),
+            c if c.is_alphanumeric() || c == '-' || c == '_' => Some(c),
+            _ => None,
+        });
+        kept.collect()
+    };
+    text.lines()
+        .filter(|line| line.starts_with('#'))
+        .map(|line| anchor(line.trim_start_matches('#')))
+        .collect()
+}
+
+/// What is missing, so that one run tells all of it.
+#[track_caller]
+fn none(missing: Vec<String>) {
+    assert!(missing.is_empty(), "{}", missing.join("\n"));
+}
+
+#[test]
+fn every_page_is_in_the_summary_and_every_link_leads_somewhere() {
+    let book = Path::new(BOOK);
+    let mut broken = Vec::new();
+    let mut pages = files(book, "md");
+    pages.extend(["README.md", "CONTRIBUTING.md"].map(|name| Path::new(REPOSITORY).join(name)));
+    for path in &pages {
+        let text = read(path);
+        let folder = path.parent().expect("a folder");
+        for target in targets(&text) {
+            let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let there = if file.is_empty() {
+                path.clone()
+            } else {
+                folder.join(file)
+            };
+            let leads = there.exists()
+                && (anchor.is_empty() || anchors(&read(&there)).contains(anchor))
+                // What lies outside is not in the HTML.
+                && (!path.starts_with(book) || !file.contains(".."));
+            if !leads {
+                broken.push(format!("{}: {target}", path.display()));
+            }
+        }
+        for included in between(&text, "{{#include ", "}}") {
+            if !folder.join(included).exists() {
+                broken.push(format!("{}: include {included}", path.display()));
+            }
+        }
+    }
+    let summary = page("SUMMARY.md");
+    let listed: BTreeSet<PathBuf> = targets(&summary).map(|target| book.join(target)).collect();
+    for path in files(book, "md") {
+        if path.file_name().is_some_and(|name| name != "SUMMARY.md") && !listed.contains(&path) {
+            broken.push(format!("{} is not in SUMMARY.md", path.display()));
+        }
+    }
+    none(broken);
+}
+
+#[test]
+fn every_condition_and_reason_has_its_row() {
+    let source = read(Path::new(REPOSITORY).join("src/api/condition.rs"));
+    let names: Vec<&str> = between(&source, ": &str = \"", "\"").collect();
+    assert!(names.contains(&"Ready") && names.contains(&"Mirrored"));
+    let text = page("conditions.md");
+    let missing = names
+        .iter()
+        .filter(|name| !text.contains(&format!("\n| `{name}` |")));
+    none(
+        missing
+            .map(|name| format!("conditions.md has no row of {name}"))
+            .collect(),
+    );
+}
+
+#[test]
+fn every_name_under_keytide_dev_is_explained() {
+    let mut names = BTreeSet::new();
+    for path in files(&Path::new(REPOSITORY).join("src"), "rs") {
+        let source = read(path);
+        names.extend(
+            between(&source, "\"keytide.dev/", "\"").map(|name| format!("keytide.dev/{name}")),
+        );
+    }
+    assert!(names.contains("keytide.dev/rotate"), "{names:?}");
+    let book: String = files(Path::new(BOOK), "md").iter().map(read).collect();
+    let missing = names
+        .iter()
+        .filter(|name| !book.contains(&format!("`{name}")));
+    none(missing.map(|name| format!("no page has {name}")).collect());
+}
+
+/// The exposed names of all metrics, as a scrape has them.
+fn metrics() -> BTreeSet<String> {
+    let suffixes: DnsSuffixes = "vault.azure.net".parse().expect("a suffix");
+    let reference = VaultRef {
+        name: Some("contoso".into()),
+        url: None,
+    };
+    let vault = suffixes.host(&reference).expect("a host");
+    let metrics = Metrics::default();
+    // A metric without a series is not exposed.
+    metrics.vault_read(&vault, "ok");
+    metrics.reconciled("mirror", true);
+    metrics.target_written("n");
+    metrics.mirror_state("n", "m", true, true);
+    metrics.rotated("n", Some(1.0));
+    metrics.rolled_out(1.0);
+    let exposed: BTreeSet<String> = metrics
+        .encode()
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+        .map(|(name, kind)| match kind {
+            "counter" => format!("{name}_total"),
+            _ => name.to_owned(),
+        })
+        .collect();
+    let source = read(Path::new(REPOSITORY).join("src/telemetry/metrics.rs"));
+    assert_eq!(
+        exposed.len(),
+        source.matches("registry.register").count(),
+        "a metric has no series here: let this function make one"
+    );
+    exposed
+}
+
+#[test]
+fn every_metric_has_its_row_and_no_page_has_others() {
+    let metrics = metrics();
+    let text = page("metrics.md");
+    let unsaid = metrics
+        .iter()
+        .filter(|name| !text.contains(&format!("\n| `{name}` |")))
+        .map(|name| format!("metrics.md has no row of {name}"));
+    let book: String = files(Path::new(BOOK), "md").iter().map(read).collect();
+    let words = book.split(|c: char| !c.is_alphanumeric() && c != '_');
+    let untrue = words
+        .filter(|word| word.starts_with("keytide_"))
+        .filter(|word| {
+            let series = ["_bucket", "_sum", "_count"];
+            let base = series.iter().find_map(|end| word.strip_suffix(end));
+            !metrics.contains(base.unwrap_or(word))
+        })
+        .map(|word| format!("there is no metric {word}"));
+    none(unsaid.chain(untrue).collect());
+}
+
+#[test]
+fn every_subcommand_and_flag_has_its_row() {
+    let text = page("cli.md");
+    let mut missing = Vec::new();
+    for command in Cli::command().get_subcommands() {
+        let heading = format!("\n## keytide {}\n", command.get_name());
+        let section = between(&text, &heading, "\n## ")
+            .next()
+            .or_else(|| Some(text.split_once(&heading)?.1))
+            .unwrap_or_default();
+        if section.is_empty() {
+            missing.push(format!("cli.md has no section{heading}"));
+        }
+        for argument in command.get_arguments() {
+            let Some(long) = argument.get_long().filter(|long| *long != "help") else {
+                continue;
+            };
+            let row = between(section, &format!("\n| `--{long}` |"), "\n").next();
+            let mut words: Vec<String> = Vec::new();
+            if argument.get_action().takes_values() {
+                let defaults = argument.get_default_values().iter();
+                words.extend(defaults.map(|value| value.to_string_lossy().into_owned()));
+                words.extend(
+                    argument
+                        .get_env()
+                        .map(|name| name.to_string_lossy().into_owned()),
+                );
+                let values = argument.get_possible_values().into_iter();
+                words.extend(values.map(|value| value.get_name().to_owned()));
+            }
+            let whole =
+                row.is_some_and(|row| words.iter().all(|word| row.contains(&format!("`{word}`"))));
+            if !whole {
+                missing.push(format!("cli.md has no row of --{long} with {words:?}"));
+            }
+        }
+    }
+    none(missing);
+}
+
+#[test]
+fn the_chart_has_every_value_that_the_book_lists() {
+    let values = read(Path::new(REPOSITORY).join("charts/keytide/values.yaml"));
+    let values: serde_json::Value = serde_saphyr::from_str(&values).expect("YAML");
+    let text = page("chart.md");
+    let (table, _) = text.split_once("\n## ").expect("the table comes first");
+    let rows = between(table, "\n| `", " | ");
+    let names: Vec<&str> = rows
+        .flat_map(|names| names.split(", "))
+        .map(|name| name.trim_matches('`'))
+        .collect();
+    assert!(names.contains(&"settle"));
+    let unknown = names.iter().filter(|name| {
+        let pointer = format!("/{}", name.replace('.', "/"));
+        values.pointer(&pointer).is_none()
+    });
+    none(
+        unknown
+            .map(|name| format!("the chart has no value {name}"))
+            .collect(),
+    );
+}
