@@ -56,6 +56,7 @@ impl DevVault {
         let vault = devvault::DevVault::start(Options {
             listen: self.listen,
             seed,
+            ..Options::default()
         })
         .await?;
         if let Some(path) = &self.ca_out {

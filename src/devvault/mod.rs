@@ -61,6 +61,8 @@ pub const IMDS_HOST: &str = imds::HOST;
 #[derive(Clone, Debug)]
 pub struct Options {
     pub listen: SocketAddr,
+    /// Listen on an address that isn't loopback too, for Pods of a network that ends on this machine.
+    pub beyond_loopback: bool,
     pub seed: Seed,
 }
 
@@ -69,6 +71,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            beyond_loopback: false,
             seed: Seed::default(),
         }
     }
@@ -104,7 +107,7 @@ impl DevVault {
     /// Starts on the caller's tokio runtime, and lives no longer than that does.
     pub async fn start(options: Options) -> Result<Self, StartError> {
         let address = options.listen;
-        if !address.ip().is_loopback() {
+        if !address.ip().is_loopback() && !options.beyond_loopback {
             return Err(StartError::NotLoopback { address });
         }
         let world = world::World::from_seed(options.seed, jiff::Timestamp::now())?;

@@ -8,6 +8,7 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use crate::testbed::cluster::Cluster;
+use crate::testbed::nodes::Nodes;
 use crate::testbed::process::Identity;
 use crate::testbed::{eventually, kubeconfig, shared};
 
@@ -209,7 +210,9 @@ async fn helm_4_and_helm_3_reach_the_cluster() {
 async fn a_cluster_that_is_dropped_leaves_no_process() {
     let folder = tempfile::tempdir().expect("a folder");
     let begin = Instant::now();
-    let cluster = Cluster::start(folder.path()).await.expect("a cluster");
+    let cluster = Cluster::start(folder.path(), &Nodes::Fake)
+        .await
+        .expect("a cluster");
     println!("up after {:.1} s", begin.elapsed().as_secs_f32());
     let processes: Vec<Identity> = cluster
         .processes()

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Builds the pinned tools of the testbed into the cache and prints, last, the folder that
-# holds them. What is there already is reused; the folder's name is a hash of what goes
-# in, so that another version never finds an older one's programs.
+# holds them. `build.sh node` also builds what runs containers. What is there already is
+# reused; the folder's name is a hash of what goes in, so that another version never finds
+# an older one's programs.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 kubernetes=$(go list -m -f '{{.Version}}' k8s.io/kubernetes)
-hash=$(cat go.sum cmd/controlplane/main.go | sha256sum | cut -c1-16)
+hash=$(cat go.sum containerd/go.sum cmd/*/main.go | sha256sum | cut -c1-16)
 tools="${XDG_CACHE_HOME:-$HOME/.cache}/keytide/$hash"
 mkdir -p "$tools"
 exec 9>"$tools/.lock"
@@ -30,7 +31,8 @@ build() {
 
 minor=${kubernetes#v*.}
 version=k8s.io/component-base/version
-build controlplane ./cmd/controlplane "-X $version.gitVersion=$kubernetes -X $version.gitMajor=1 -X $version.gitMinor=${minor%%.*} -X $version.gitCommit=testbed -X $version.gitTreeState=clean" "5 to 11 minutes on two cores"
+versions="-X $version.gitVersion=$kubernetes -X $version.gitMajor=1 -X $version.gitMinor=${minor%%.*} -X $version.gitCommit=testbed -X $version.gitTreeState=clean"
+build controlplane ./cmd/controlplane "$versions" "5 to 11 minutes on two cores"
 for name in etcd kube-apiserver kube-controller-manager kube-scheduler kubectl; do
   ln -sf controlplane "$tools/$name"
 done
@@ -44,5 +46,15 @@ for stage in node/fast/node-initialize node/heartbeat-with-lease/node-heartbeat-
   cat "$kwok/kustomize/stage/$stage.yaml"
   echo ---
 done > "$tools/kwok-stages.yaml"
+
+if [ "${1:-}" = node ]; then
+  build kubelet ./cmd/kubelet "$versions" "2 minutes"
+  cd containerd
+  containerd=github.com/containerd/containerd/v2
+  for name in containerd containerd-shim-runc-v2 ctr; do
+    GOFLAGS=-tags=no_btrfs,no_zfs,no_devmapper build "$name" "$containerd/cmd/$name" \
+      "-X $containerd/version.Version=$(go list -m -f '{{.Version}}' "$containerd")"
+  done
+fi
 
 echo "$tools"

@@ -13,13 +13,14 @@ use rcgen::{
 use super::Result;
 
 /// The names by which Pods and we reach the API server; the address is the first of the Service range.
-const SERVER_NAMES: [&str; 6] = [
+const SERVER_NAMES: [&str; 7] = [
     "kubernetes",
     "kubernetes.default",
     "kubernetes.default.svc",
     "kubernetes.default.svc.cluster.local",
     "localhost",
     "127.0.0.1",
+    "10.0.0.1",
 ];
 
 /// Everything in PEM.
@@ -51,6 +52,8 @@ impl Certificates {
             (certificates.ca_key_file(), &authority.key().serialize_pem()),
             (certificates.server_file(), &server),
             (certificates.server_key_file(), &server_key),
+            (certificates.admin_file(), &certificates.admin),
+            (certificates.admin_key_file(), &certificates.admin_key),
             (certificates.token_key_file(), &tokens.serialize_pem()),
             (
                 certificates.token_public_key_file(),
@@ -76,6 +79,14 @@ impl Certificates {
 
     pub fn server_key_file(&self) -> PathBuf {
         self.folder.join("kube-apiserver.key")
+    }
+
+    pub fn admin_file(&self) -> PathBuf {
+        self.folder.join("admin.crt")
+    }
+
+    pub fn admin_key_file(&self) -> PathBuf {
+        self.folder.join("admin.key")
     }
 
     pub fn token_key_file(&self) -> PathBuf {

@@ -1,4 +1,4 @@
-//! The control plane: etcd, the API server, the controllers, the scheduler, and kwok for the nodes.
+//! The control plane: etcd, the API server, the controllers, the scheduler, and what plays or runs the nodes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,10 +9,11 @@ use kube::Client;
 use tokio::time::sleep;
 
 use super::certificates::Certificates;
+use super::nodes::{self, FAKE_IMAGE, Nodes};
 use super::process::{Lifetime, Process, without_proxy};
 use super::tools::tool;
 use super::wait::within;
-use super::{Result, kubeconfig, nodes, ports};
+use super::{Result, kubeconfig, ports, real_node};
 
 /// Ten times what it takes on two idle cores.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -35,14 +36,15 @@ pub struct Cluster {
 impl Cluster {
     /// Starts one that lives no longer than this program, with all that it writes in `folder`; logs are in
     /// `folder/logs`.
-    pub async fn start(folder: &Path) -> Result<Self> {
-        Self::start_as(folder, Lifetime::Tied, &mut |_| Ok(())).await
+    pub async fn start(folder: &Path, nodes: &Nodes) -> Result<Self> {
+        Self::start_as(folder, nodes, Lifetime::Tied, &mut |_| Ok(())).await
     }
 
     /// Calls `started` with each process as soon as there is one, so that whoever must end it later knows of it even if
     /// this program is cut short.
     pub async fn start_as(
         folder: &Path,
+        nodes: &Nodes,
         lifetime: Lifetime,
         started: &mut dyn FnMut(&Process) -> Result<()>,
     ) -> Result<Self> {
@@ -53,7 +55,7 @@ impl Cluster {
                 kubeconfig: folder.join("kubeconfig"),
                 processes: Vec::new(),
             };
-            let Err(error) = cluster.boot(lifetime, started).await else {
+            let Err(error) = cluster.boot(nodes, lifetime, started).await else {
                 return Ok(cluster);
             };
             cluster.stop();
@@ -91,6 +93,7 @@ impl Cluster {
 
     async fn boot(
         &mut self,
+        nodes: &Nodes,
         lifetime: Lifetime,
         started: &mut dyn FnMut(&Process) -> Result<()>,
     ) -> Result<()> {
@@ -100,7 +103,10 @@ impl Cluster {
         }
         fs::create_dir_all(self.folder.join("logs"))?;
         let certificates = Certificates::create(&self.folder.join("certificates"))?;
-        let (etcd, port) = (ports::free()?, ports::free()?);
+        let (etcd, port) = match nodes {
+            Nodes::Fake => (ports::free()?, ports::free()?),
+            Nodes::Real(_) => (ports::free()?, real_node::API_SERVER_PORT),
+        };
         kubeconfig::write_admin(&self.kubeconfig, port, &certificates)?;
         let client = kubeconfig::client(&self.kubeconfig).await?;
 
@@ -117,7 +123,7 @@ impl Cluster {
             .push(run("etcd", etcd_arguments(&data, etcd, ports::free()?))?);
         self.processes.push(run(
             "kube-apiserver",
-            api_server_arguments(&certificates, etcd, port),
+            api_server_arguments(&certificates, nodes, etcd, port),
         )?);
         unless_one_ends(&mut self.processes, answers(&client)).await?;
 
@@ -128,10 +134,23 @@ impl Cluster {
             "kube-scheduler",
             scheduler_arguments(&self.kubeconfig),
         )?);
-        let kwok = kwok_arguments(&self.kubeconfig, &tool("kwok-stages.yaml")?);
-        self.processes.push(run("kwok", kwok)?);
-        nodes::create(&client).await?;
-        unless_one_ends(&mut self.processes, nodes::ready(&client, DEADLINE)).await
+        let image = match nodes {
+            Nodes::Fake => {
+                let kwok = kwok_arguments(&self.kubeconfig, &tool("kwok-stages.yaml")?);
+                self.processes.push(run("kwok", kwok)?);
+                nodes::create(&client).await?;
+                FAKE_IMAGE
+            }
+            Nodes::Real(node) => {
+                let runtime = node.start_runtime(&self.folder).await?;
+                self.processes.push(runtime);
+                let kubelet = node.start_kubelet(&self.folder, &self.kubeconfig, &certificates)?;
+                self.processes.push(kubelet);
+                node.idle_image()?
+            }
+        };
+        let ready = nodes::ready(&client, DEADLINE, image);
+        unless_one_ends(&mut self.processes, ready).await
     }
 }
 
@@ -185,10 +204,30 @@ fn etcd_arguments(data: &Path, client: u16, peer: u16) -> Vec<String> {
     ]
 }
 
-fn api_server_arguments(certificates: &Certificates, etcd: u16, port: u16) -> Vec<String> {
-    vec![
+fn api_server_arguments(
+    certificates: &Certificates,
+    nodes: &Nodes,
+    etcd: u16,
+    port: u16,
+) -> Vec<String> {
+    let for_nodes = match nodes {
+        Nodes::Fake => vec!["--bind-address=127.0.0.1".to_owned()],
+        // The key lets it ask the kubelet for logs.
+        Nodes::Real(_) => vec![
+            "--bind-address=0.0.0.0".to_owned(),
+            format!(
+                "--kubelet-client-certificate={}",
+                certificates.admin_file().display()
+            ),
+            format!(
+                "--kubelet-client-key={}",
+                certificates.admin_key_file().display()
+            ),
+            "--kubelet-preferred-address-types=InternalIP".to_owned(),
+        ],
+    };
+    let mut arguments = vec![
         format!("--etcd-servers=http://127.0.0.1:{etcd}"),
-        "--bind-address=127.0.0.1".into(),
         "--advertise-address=127.0.0.1".into(),
         format!("--secure-port={port}"),
         format!("--tls-cert-file={}", certificates.server_file().display()),
@@ -211,7 +250,9 @@ fn api_server_arguments(certificates: &Certificates, etcd: u16, port: u16) -> Ve
         "--service-cluster-ip-range=10.0.0.0/16".into(),
         // An Endpoints object may not name loopback, so there is nothing to reconcile.
         "--endpoint-reconciler-type=none".into(),
-    ]
+    ];
+    arguments.extend(for_nodes);
+    arguments
 }
 
 fn controller_arguments(kubeconfig: &Path, certificates: &Certificates) -> Vec<String> {

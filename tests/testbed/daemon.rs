@@ -94,8 +94,8 @@ impl Daemon {
     }
 }
 
-/// HTTP/1.0, so that the body ends where the connection ends.
-async fn get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
+/// An answer's status and body. HTTP/1.0, so that the body ends where the connection ends.
+pub async fn get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
     let mut stream = TcpStream::connect(address).await?;
     let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;

@@ -1,7 +1,7 @@
-//! The testbed: a real control plane with fake nodes, and the daemon beside it.
+//! The testbed: a real control plane, with fake nodes and the daemon beside it, or with a real node and all in Pods.
 //!
 //! ```text
-//! tools ──▶ cluster (etcd, kube-apiserver, controller manager, scheduler, kwok) ──kubeconfig──▶ kubectl, helm, tests
+//! tools ──▶ cluster (etcd, kube-apiserver, controller manager, scheduler, nodes) ──kubeconfig──▶ kubectl, helm, tests
 //!             └── every process through process, which sees to it that none outlives us
 //! ```
 //!
@@ -21,6 +21,7 @@ pub mod kubeconfig;
 pub mod nodes;
 pub mod ports;
 pub mod process;
+pub mod real_node;
 pub mod scratch;
 pub mod shared;
 pub mod standing;

@@ -1,4 +1,5 @@
-//! Nodes that exist in the API only. kwok says that they are healthy and that the containers of their Pods run.
+//! The cluster's nodes. Fake ones exist in the API only: kwok says that they are healthy and that the containers of their
+//! Pods run.
 
 use std::time::Duration;
 
@@ -8,11 +9,25 @@ use kube::{Client, Error};
 use serde_json::json;
 
 use super::Result;
+use super::real_node::RealNode;
 use super::wait::within;
+
+/// What runs the cluster's Pods.
+#[derive(Clone, Debug)]
+pub enum Nodes {
+    /// Nobody: kwok says that they run.
+    Fake,
+    /// A kubelet.
+    Real(RealNode),
+}
+
+/// Image of Pods on fake nodes, which nobody pulls.
+pub const FAKE_IMAGE: &str = "fake";
 
 /// The nodes that kwok plays the kubelet of.
 pub const MANAGED: &str = "kwok.x-k8s.io/node=fake";
 
+/// Makes the fake ones.
 pub async fn create(client: &Client) -> Result<()> {
     let nodes: Api<Node> = Api::all(client.clone());
     for name in ["fake-1", "fake-2"] {
@@ -21,14 +36,17 @@ pub async fn create(client: &Client) -> Result<()> {
     Ok(())
 }
 
-/// Waits until all nodes are ready and one Pod runs: which it does only if controllers, scheduler and kwok all work.
-pub async fn ready(client: &Client, deadline: Duration) -> Result<(), String> {
+/// Waits until all nodes are ready and one Pod runs: which it does only if controllers, scheduler and nodes all work.
+pub async fn ready(client: &Client, deadline: Duration, image: &str) -> Result<(), String> {
     let nodes: Api<Node> = Api::all(client.clone());
     within(deadline, "the nodes are ready", async || {
         let listed = nodes
             .list(&Default::default())
             .await
             .map_err(|error| error.to_string())?;
+        if listed.items.is_empty() {
+            return Err("there is none".to_owned());
+        }
         match listed.iter().find(|node| !is_ready(node)) {
             Some(node) => Err(format!("{:?} isn't", node.metadata.name)),
             None => Ok(()),
@@ -37,7 +55,7 @@ pub async fn ready(client: &Client, deadline: Duration) -> Result<(), String> {
     .await?;
 
     let pods: Api<Pod> = Api::namespaced(client.clone(), "default");
-    let pod = pod().map_err(|error| error.to_string())?;
+    let pod = pod(image).map_err(|error| error.to_string())?;
     let name = "testbed-ready";
     within(deadline, "a Pod runs", async || {
         // Refused until the controller manager has made the namespace's ServiceAccount.
@@ -75,10 +93,10 @@ fn node(name: &str) -> Result<Node> {
     }))?)
 }
 
-fn pod() -> Result<Pod> {
+fn pod(image: &str) -> Result<Pod> {
     Ok(serde_json::from_value(json!({
         "metadata": { "name": "testbed-ready" },
-        "spec": { "containers": [{ "name": "fake", "image": "fake" }] },
+        "spec": { "containers": [{ "name": "idle", "image": image, "imagePullPolicy": "Never" }] },
     }))?)
 }
 

@@ -14,6 +14,7 @@ use kube::api::{Api, ObjectMeta, PostParams};
 use tokio::sync::OnceCell;
 
 use super::cluster::Cluster;
+use super::nodes::Nodes;
 use super::process::{Lifetime, spawn, without_proxy};
 use super::scratch::Scratch;
 use super::tools::tool;
@@ -44,7 +45,8 @@ pub async fn shared() -> &'static Testbed {
 #[derive(Debug)]
 pub struct Testbed {
     cluster: Cluster,
-    scratch: Scratch,
+    folder: PathBuf,
+    _scratch: Option<Scratch>,
     /// Tells this run's names from those of others in a cluster that isn't ours.
     run: String,
     count: AtomicU32,
@@ -71,24 +73,43 @@ impl Output {
         );
         self.stdout
     }
+
+    /// What it printed, or what it complained about.
+    pub fn result(self) -> Result<String> {
+        if self.success {
+            Ok(self.stdout)
+        } else {
+            Err(format!("{}: {}{}", self.command, self.stderr, self.stdout).into())
+        }
+    }
 }
 
 impl Testbed {
     /// A cluster with its files in a new folder under `parent`, or the one that `KEYTIDE_TEST_KUBECONFIG` names.
     pub async fn start(parent: &Path) -> Result<Self> {
         let scratch = Scratch::create(parent)?;
-        let folder = &scratch.folder;
         let cluster = match env::var_os("KEYTIDE_TEST_KUBECONFIG") {
-            Some(kubeconfig) => Cluster::existing(folder, Path::new(&kubeconfig)),
-            None => Cluster::start(folder).await?,
+            Some(kubeconfig) => Cluster::existing(&scratch.folder, Path::new(&kubeconfig)),
+            None => Cluster::start(&scratch.folder, &Nodes::Fake).await?,
         };
+        Self::of(cluster, scratch.folder.clone(), Some(scratch))
+    }
+
+    /// A cluster with its files in `folder`, which the caller keeps others away from.
+    pub async fn start_in(folder: &Path, nodes: &Nodes) -> Result<Self> {
+        let cluster = Cluster::start(folder, nodes).await?;
+        Self::of(cluster, folder.to_owned(), None)
+    }
+
+    fn of(cluster: Cluster, folder: PathBuf, scratch: Option<Scratch>) -> Result<Self> {
         for name in ["helm", "kubeconfigs", "logs"] {
             fs::create_dir_all(folder.join(name))?;
         }
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
         Ok(Self {
             cluster,
-            scratch,
+            folder,
+            _scratch: scratch,
             run: format!("{:x}", now.as_millis() & 0xff_ffff),
             count: AtomicU32::new(0),
         })
@@ -114,8 +135,7 @@ impl Testbed {
 
     /// A file for the output of a process, of its own for each call.
     pub fn log_file(&self, name: &str) -> PathBuf {
-        self.scratch
-            .folder
+        self.folder
             .join("logs")
             .join(format!("{}.log", self.unique(name)))
     }
@@ -154,7 +174,7 @@ impl Testbed {
     /// A kubeconfig by which a process is this ServiceAccount and nothing more.
     pub async fn service_account_kubeconfig(&self, namespace: &str, name: &str) -> PathBuf {
         let file = self.unique(&format!("{namespace}.{name}"));
-        let path = self.scratch.folder.join("kubeconfigs").join(file);
+        let path = self.folder.join("kubeconfigs").join(file);
         kubeconfig::write_service_account(&path, self.kubeconfig(), namespace, name)
             .await
             .unwrap_or_else(|error| panic!("a token of {namespace}/{name}: {error}"));
@@ -186,12 +206,12 @@ impl Testbed {
     /// Runs a tool against the cluster, away from the user's own settings and caches.
     async fn run(&self, name: &str, arguments: &[&str], input: &str) -> Output {
         let program = tool(name).unwrap_or_else(|error| panic!("{name}: {error}"));
-        let helm = self.scratch.folder.join("helm");
+        let helm = self.folder.join("helm");
         let mut command = Command::new(program);
         without_proxy(&mut command)
             .args(arguments)
             .env("KUBECONFIG", self.kubeconfig())
-            .env("KUBECACHEDIR", self.scratch.folder.join("kubectl"))
+            .env("KUBECACHEDIR", self.folder.join("kubectl"))
             .env("KUBERC", "off")
             .env("HELM_CACHE_HOME", helm.join("cache"))
             .env("HELM_CONFIG_HOME", helm.join("config"))

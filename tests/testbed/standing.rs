@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Result;
 use super::cluster::Cluster;
+use super::nodes::Nodes;
 use super::process::{Identity, Lifetime, Process, boot_id};
 use super::wait::within;
 
@@ -74,7 +75,7 @@ impl Standing {
             });
             self.write(&state)
         };
-        Cluster::start_as(&self.folder, Lifetime::Detached, &mut record).await?;
+        Cluster::start_as(&self.folder, &Nodes::Fake, Lifetime::Detached, &mut record).await?;
         state.complete = true;
         self.write(&state)?;
         Ok(true)

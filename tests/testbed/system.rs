@@ -34,7 +34,10 @@ impl System {
         seed: &str,
         values: &[&str],
     ) -> Result<Self> {
-        let vault = start_vault(Seed::parse(seed)?)?;
+        let vault = start_vault(Options {
+            seed: Seed::parse(seed)?,
+            ..Options::default()
+        })?;
         let ca = testbed.log_file("dev-vault-ca.pem");
         std::fs::write(&ca, vault.ca_pem())?;
         let mut arguments = vec![
@@ -102,7 +105,7 @@ impl System {
 }
 
 /// The dev vault lives on the runtime that starts it; tests have one each, so it gets its own.
-fn start_vault(seed: Seed) -> Result<Arc<DevVault>> {
+pub fn start_vault(options: Options) -> Result<Arc<DevVault>> {
     let (send, receive) = mpsc::channel();
     thread::Builder::new()
         .name("dev-vault".to_owned())
@@ -112,11 +115,7 @@ fn start_vault(seed: Seed) -> Result<Arc<DevVault>> {
                 .build();
             let Ok(runtime) = runtime else { return };
             runtime.block_on(async {
-                let vault = DevVault::start(Options {
-                    seed,
-                    ..Options::default()
-                })
-                .await;
+                let vault = DevVault::start(options).await;
                 // A receiver that is gone asked for no vault.
                 let _ = send.send(vault.map(Arc::new));
                 std::future::pending::<()>().await;
