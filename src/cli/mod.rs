@@ -6,12 +6,27 @@ mod dev_vault;
 mod run;
 
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
 use clap::{Parser, Subcommand};
 
+/// What this program was built from. The commit is known to builds that are told it, as those of images are.
+static VERSION: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "{} (commit {}, features: {})",
+        env!("CARGO_PKG_VERSION"),
+        option_env!("KEYTIDE_COMMIT").unwrap_or("unknown"),
+        if cfg!(feature = "dev-vault") {
+            "dev-vault"
+        } else {
+            "none"
+        }
+    )
+});
+
 /// Mirrors Azure Key Vault objects into Kubernetes Secrets and rolls the workloads that use them.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version = VERSION.as_str())]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
