@@ -10,6 +10,11 @@ chart := charts/keytide
 keytide := $(target)/debug/keytide
 cluster := $(target)/cluster
 
+version := $(shell sed -nE '0,/^version = "(.*)"/s//\1/p' Cargo.toml)
+commit := $(shell git describe --always --dirty --abbrev=12 --exclude '*' 2>/dev/null || echo unknown)
+triple := $(shell rustc -vV | sed -n 's/^host: //p')
+image := $(target)/keytide-image.tar
+
 # The linters' versions are in a file, and the folder's name is a hash of it: other versions never meet.
 lint_requirements := tests/testbed/lint-requirements.txt
 linters := $(cache)/lint-$(shell sha256sum $(lint_requirements) | cut -c1-16)
@@ -19,7 +24,7 @@ mdbook := $(cache)/mdbook-$(mdbook_version)
 
 .PHONY: help
 help: ## Say what there is to make
-	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 .PHONY: tools
 tools: ## Build the pinned control plane, kwok and Helm (once a machine, about 16 minutes)
@@ -44,7 +49,7 @@ lint-rust:
 
 .PHONY: lint-go
 lint-go:
-	cd tests/testbed && go vet ./...
+	cd tests/testbed && CGO_ENABLED=0 go vet -trimpath ./...
 	unformatted=$$(gofmt -l tests/testbed); test -z "$$unformatted" || { echo "gofmt: $$unformatted"; exit 1; }
 
 .PHONY: lint-scripts
@@ -94,6 +99,23 @@ cluster-down: ## End that cluster
 .PHONY: demo
 demo: tools build ## Show a rotation from end to end; KEEP=1 leaves all of it running
 	cargo run --quiet --all-features --example testbed -- demo $(if $(KEEP),--keep)
+
+.PHONY: e2e
+e2e: ## Run the image in real containers, as root; E2E_INSTALL=1 installs the Debian packages for that
+	tests/e2e/run.sh
+
+.PHONY: image
+image: ## Build the release image into an OCI archive, with buildah or docker (about 15 minutes)
+	KEYTIDE_COMMIT=$(commit) RUSTFLAGS="-C target-feature=+crt-static" cargo build --profile dist --target $(triple)
+	deploy/image.sh stage $(target)/$(triple)/dist/keytide $(target)/image
+	deploy/image.sh build $(target)/image keytide:$(version) $(image) VERSION=$(version) REVISION=$(commit)
+	@echo "image: keytide:$(version) in $(image)"
+
+.PHONY: figures
+figures: image ## Measure the release image: sizes, start, memory (as root)
+	@stat --format 'program: %s bytes' $(target)/image/rootfs/keytide
+	@stat --format 'image: %s bytes, uncompressed' $(image)
+	tests/e2e/run.sh figures --image $(image)
 
 .PHONY: clean
 clean: ## End the cluster and remove what was built here (not the tools, which all checkouts share)

@@ -1,0 +1,124 @@
+//! The end-to-end run: the image in real containers, installed by the chart as users install it.
+//!
+//! ```text
+//! needs ──▶ image, sandbox (mounts, network and processes of its own) ──▶ scene (cluster, dev vault) ──▶ steps
+//! ```
+//!
+//! Exits 0 when every step passed and nothing was left behind, 77 with what is missing where it can't run.
+
+mod image;
+mod needs;
+mod sandbox;
+mod scene;
+mod steps;
+#[path = "../testbed/mod.rs"]
+mod testbed;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use scene::Scene;
+use testbed::Result;
+
+/// The exit code by which test drivers know a test that couldn't run (automake's convention).
+const SKIPPED: u8 = 77;
+
+/// Runs Keytide in real containers.
+#[derive(Debug, Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// An OCI archive of the daemon's image to use instead of one with the program that was built beside this one
+    #[arg(long, global = true)]
+    image: Option<PathBuf>,
+    /// Run only the steps whose name contains this
+    #[arg(long, global = true)]
+    only: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print the figures that the docs have instead of running the steps
+    Figures,
+    /// What runs in the sandbox
+    #[command(hide = true)]
+    Inside {
+        #[command(flatten)]
+        place: sandbox::Place,
+        #[arg(long)]
+        figures: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let result = match runtime {
+        Ok(runtime) => runtime.block_on(run(arguments)),
+        Err(error) => Err(error.into()),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("e2e: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+async fn run(arguments: Arguments) -> Result<ExitCode> {
+    let figures = match &arguments.command {
+        Some(Command::Inside { place, figures }) => {
+            return inside(place, *figures, arguments.only.as_deref()).await;
+        }
+        Some(Command::Figures) => true,
+        None => false,
+    };
+    let missing = needs::missing();
+    if !missing.is_empty() {
+        println!("e2e: skipped (this machine lacks {})", missing.join("; "));
+        return Ok(ExitCode::from(SKIPPED));
+    }
+    let mut more = Vec::new();
+    if figures {
+        more.push("--figures".to_owned());
+    }
+    if let Some(only) = arguments.only {
+        more.extend(["--only".to_owned(), only]);
+    }
+    sandbox::run(arguments.image.as_deref(), &more).await
+}
+
+async fn inside(place: &sandbox::Place, figures: bool, only: Option<&str>) -> Result<ExitCode> {
+    sandbox::settle_in()?;
+    let scene = Scene::start(place).await?;
+    if figures {
+        steps::figures::print(&scene).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let steps = steps::ALL
+        .iter()
+        .filter(|(name, _)| only.is_none_or(|only| name.contains(only)));
+    let mut passed = 0;
+    for (name, step) in steps {
+        let begin = std::time::Instant::now();
+        let result = step(&scene).await;
+        let seconds = begin.elapsed().as_secs_f64();
+        if let Err(error) = result {
+            println!("e2e: FAILED  {name} ({seconds:.1} s): {error}");
+            scene.tell_what_is_there().await;
+            // The steps after it take for granted what it was to show.
+            println!("{passed} passed, 1 failed");
+            return Ok(ExitCode::FAILURE);
+        }
+        passed += 1;
+        println!("e2e: ok      {name} ({seconds:.1} s)");
+    }
+    println!("{passed} passed, 0 failed");
+    Ok(if passed > 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
