@@ -33,7 +33,7 @@ struct Arguments {
     /// An OCI archive of the daemon's image to use instead of one with the program that was built beside this one
     #[arg(long, global = true)]
     image: Option<PathBuf>,
-    /// Run only the steps whose name contains this
+    /// Run only the steps whose name contains this, and the one that installs the daemon
     #[arg(long, global = true)]
     only: Option<String>,
 }
@@ -97,9 +97,9 @@ async fn inside(place: &sandbox::Place, figures: bool, only: Option<&str>) -> Re
         steps::figures::print(&scene).await?;
         return Ok(ExitCode::SUCCESS);
     }
-    let steps = steps::ALL
-        .iter()
-        .filter(|(name, _)| only.is_none_or(|only| name.contains(only)));
+    let steps = steps::ALL.iter().filter(|(name, _)| {
+        only.is_none_or(|only| name.contains(only)) || *name == steps::INSTALLS
+    });
     let mut passed = 0;
     for (name, step) in steps {
         let begin = std::time::Instant::now();

@@ -13,6 +13,9 @@ use crate::testbed::Result;
 
 type Step = for<'a> fn(&'a Scene) -> LocalBoxFuture<'a, Result<()>>;
 
+/// The step after which the daemon runs.
+pub const INSTALLS: &str = "the chart is installed and the daemon gets ready";
+
 /// Name and step.
 pub const ALL: [(&str, Step); 10] = [
     (
@@ -23,9 +26,7 @@ pub const ALL: [(&str, Step); 10] = [
         "daemon, mirror and Deployment in one release restart nothing",
         |s| Box::pin(install::in_one_release(s)),
     ),
-    ("the chart is installed and the daemon gets ready", |s| {
-        Box::pin(install::by_chart(s))
-    }),
+    (INSTALLS, |s| Box::pin(install::by_chart(s))),
     (
         "the pre-upgrade hook brings a changed CRD up to date",
         |s| Box::pin(install::upgrade(s)),

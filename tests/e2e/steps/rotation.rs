@@ -144,23 +144,17 @@ async fn all_started_with(scene: &Scene, namespace: &str, count: usize, value: &
     Ok(())
 }
 
-/// Whether the kubelet waits before it starts it again, since a moment.
+/// Whether it ended a moment ago, so that the kubelet lets it wait before the next start.
 fn has_just_crashed(status: &ContainerStatus) -> bool {
     const MOMENT: SignedDuration = SignedDuration::from_secs(10);
-    let waits = status
-        .state
-        .as_ref()
-        .is_some_and(|state| state.waiting.is_some());
-    let ended = || {
-        status
-            .last_state
-            .as_ref()?
-            .terminated
-            .as_ref()?
-            .finished_at
-            .as_ref()
+    let (now, before) = (status.state.as_ref(), status.last_state.as_ref());
+    let ended = match now.and_then(|state| state.waiting.as_ref()) {
+        Some(_) => before.and_then(|state| state.terminated.as_ref()),
+        None => now.and_then(|state| state.terminated.as_ref()),
     };
-    waits && ended().is_some_and(|ended| Timestamp::now().duration_since(ended.0) < MOMENT)
+    ended
+        .and_then(|ended| ended.finished_at.as_ref())
+        .is_some_and(|at| Timestamp::now().duration_since(at.0) < MOMENT)
 }
 
 fn waits_because(pod: &Pod, reason: &str) -> bool {
