@@ -115,7 +115,7 @@ image: ## Build the release image into an OCI archive, with buildah or docker (a
 figures: image ## Measure the release image: sizes, start, memory (as root)
 	@stat --format 'program: %s bytes' $(target)/image/rootfs/keytide
 	@stat --format 'image: %s bytes, uncompressed' $(image)
-	tests/e2e/run.sh figures --image $(image)
+	tests/e2e/run.sh figures --program $(target)/image/rootfs/keytide
 
 .PHONY: clean
 clean: ## End the cluster and remove what was built here (not the tools, which all checkouts share)

@@ -14,14 +14,18 @@ pub const WORKLOAD: &str = "docker.io/library/workload:e2e";
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/image.sh");
 const WORKLOAD_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/workload/Dockerfile");
 
-/// Builds the daemon's image with the program that Cargo built beside this one, so that nothing is compiled twice.
-pub fn build_daemon(folder: &Path) -> Result<PathBuf> {
-    // Cargo puts examples one folder below the programs.
-    let program = std::env::current_exe()?
-        .ancestors()
-        .nth(2)
-        .ok_or("this program is in no folder")?
-        .join("keytide");
+/// Builds the daemon's image, by default with the program that Cargo built beside this one, so that nothing is compiled
+/// twice.
+pub fn build_daemon(program: Option<&Path>, folder: &Path) -> Result<PathBuf> {
+    let program = match program {
+        Some(program) => program.to_owned(),
+        // Cargo puts examples one folder below the programs.
+        None => std::env::current_exe()?
+            .ancestors()
+            .nth(2)
+            .ok_or("this program is in no folder")?
+            .join("keytide"),
+    };
     let context = folder.join("daemon-image");
     run(&[
         "stage",

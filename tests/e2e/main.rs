@@ -30,9 +30,9 @@ const SKIPPED: u8 = 77;
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
-    /// An OCI archive of the daemon's image to use instead of one with the program that was built beside this one
+    /// The program for the daemon's image; left out: the one that was built beside this one
     #[arg(long, global = true)]
-    image: Option<PathBuf>,
+    program: Option<PathBuf>,
     /// Run only the steps whose name contains this, and the one that installs the daemon
     #[arg(long, global = true)]
     only: Option<String>,
@@ -87,15 +87,18 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
     if let Some(only) = arguments.only {
         more.extend(["--only".to_owned(), only]);
     }
-    sandbox::run(arguments.image.as_deref(), &more).await
+    sandbox::run(arguments.program.as_deref(), &more).await
 }
 
 async fn inside(place: &sandbox::Place, figures: bool, only: Option<&str>) -> Result<ExitCode> {
     sandbox::settle_in()?;
     let scene = Scene::start(place).await?;
     if figures {
-        steps::figures::print(&scene).await?;
-        return Ok(ExitCode::SUCCESS);
+        let printed = steps::figures::print(&scene).await;
+        if printed.is_err() {
+            scene.tell_what_is_there().await;
+        }
+        return printed.map(|()| ExitCode::SUCCESS);
     }
     let steps = steps::ALL.iter().filter(|(name, _)| {
         only.is_none_or(|only| name.contains(only)) || *name == steps::INSTALLS

@@ -52,14 +52,11 @@ pub struct Place {
 }
 
 /// Builds the images, runs this program's `inside` in a sandbox, and sees to it that nothing is left.
-pub async fn run(daemon_image: Option<&Path>, more: &[String]) -> Result<ExitCode> {
+pub async fn run(program: Option<&Path>, more: &[String]) -> Result<ExitCode> {
     let before = Traces::seen();
     let scratch = Scratch::create(&std::env::temp_dir().join("keytide-e2e"))?;
     let folder = &scratch.folder;
-    let daemon_image = match daemon_image {
-        Some(archive) => archive.canonicalize()?,
-        None => image::build_daemon(folder)?,
-    };
+    let daemon_image = image::build_daemon(program, folder)?;
     let workload_image = image::build_workload(folder)?;
     let cgroup = Cgroup::create()?;
     let mut command = Command::new("unshare");
