@@ -20,7 +20,7 @@ use tracing::Instrument;
 
 use super::baseline::{BASELINE, Baseline, CONTENT_DIGEST, SecretKey};
 use super::decide::{
-    Content, Decision, MirrorState, Started, Timing, Wait, Workload, contents_in_use, decide,
+    Content, Decision, MirrorState, Rollout, Started, Timing, Wait, Workload, contents_in_use, decide,
     suspects,
 };
 use super::opt_in::{OptIn, ROTATE};
@@ -29,6 +29,11 @@ use crate::clock::ServerClock;
 use crate::digest::{DigestKey, Place};
 use crate::mirror::{Activity, records};
 use crate::telemetry::{Events, Kind, Metrics};
+
+/// Pause after someone else wrote at the same moment.
+const RACE_PAUSE: Duration = Duration::from_millis(500);
+/// Pause after the API server could not be asked.
+const ERROR_PAUSE: Duration = Duration::from_secs(2);
 
 /// What the controller works with.
 pub struct Rotations {
@@ -46,11 +51,11 @@ pub struct Rotations {
 }
 
 /// The rollouts under way that a rotation began, by UID of the workload; losing one costs an observation.
-pub type Rollouts = Mutex<HashMap<String, Rollout>>;
+pub type Rollouts = Mutex<HashMap<String, Rotated>>;
 
-/// A rollout that a rotation began.
+/// A rotation whose rollout is under way.
 #[derive(Debug)]
-pub struct Rollout {
+pub struct Rotated {
     rotated: Timestamp,
     /// When the vault object was updated that caused it.
     updated: Timestamp,
@@ -83,9 +88,13 @@ pub async fn run(rotations: Arc<Rotations>, triggers: Triggers) {
         ))
         .run(
             Rotations::reconcile,
-            |_, error: &kube::Error, _| {
+            |_, error, _| {
+                // Whatever wrote in between is seen by the watch; the pause is for when it was seen already.
+                if matches!(error, kube::Error::Api(status) if status.code == 409) {
+                    return Action::requeue(RACE_PAUSE);
+                }
                 tracing::warn!(%error, "a workload can't be looked after; that is tried again");
-                Action::requeue(Duration::from_secs(2))
+                Action::requeue(ERROR_PAUSE)
             },
             rotations,
         )
@@ -148,7 +157,7 @@ impl Rotations {
                 .as_ref()
                 .and_then(|spec| spec.paused)
                 .unwrap_or(false),
-            rolling: super::rollout::is_under_way(deployment),
+            rollout: super::rollout::rollout(deployment),
         };
         let contents = contents_in_use(&workload.references, &contents);
         let started = if suspects(&workload, &contents).is_empty() {
@@ -226,11 +235,11 @@ impl Rotations {
         let since_update = updated.map(|updated| now.duration_since(updated).as_secs_f64());
         self.metrics.rotated(&namespace, since_update);
         if let (Some(uid), Some(updated)) = (deployment.uid(), updated) {
-            let rollout = Rollout {
+            let rotated = Rotated {
                 rotated: now,
                 updated,
             };
-            lock(&self.rollouts).insert(uid, rollout);
+            lock(&self.rollouts).insert(uid, rotated);
         }
         let causes: Vec<String> = records()
             .map(|(key, record)| {
@@ -270,10 +279,11 @@ impl Rotations {
         let mut rollouts = lock(&self.rollouts);
         let finished = rollouts
             .get(&uid)
-            .is_some_and(|rollout| Some(rollout.rotated) == rotated && !workload.rolling);
-        if finished && let Some(rollout) = rollouts.remove(&uid) {
+            .is_some_and(|begun| Some(begun.rotated) == rotated)
+            && workload.rollout == Rollout::Over;
+        if finished && let Some(begun) = rollouts.remove(&uid) {
             self.metrics
-                .rolled_out(now.duration_since(rollout.updated).as_secs_f64());
+                .rolled_out(now.duration_since(begun.updated).as_secs_f64());
         }
     }
 
