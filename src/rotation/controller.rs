@@ -20,8 +20,8 @@ use tracing::Instrument;
 
 use super::baseline::{BASELINE, Baseline, CONTENT_DIGEST, SecretKey};
 use super::decide::{
-    Content, Decision, MirrorState, Rollout, Started, Timing, Wait, Workload, contents_in_use, decide,
-    suspects,
+    Content, Decision, MirrorState, Rollout, Started, Timing, Wait, Workload, contents_in_use,
+    decide, suspects,
 };
 use super::opt_in::{OptIn, ROTATE};
 use super::reference::{Reference, references};

@@ -7,6 +7,9 @@ use serde::Deserialize;
 
 use super::VaultHost;
 
+/// Longest that a vault is left alone, whatever it asks for.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(600);
+
 /// Class of a failure: what to tell people, and when to try again.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum VaultErrorKind {
@@ -131,7 +134,7 @@ impl VaultError {
                             .get_optional_str(&azure_core::http::headers::RETRY_AFTER)
                     })
                     .and_then(|seconds| seconds.trim().parse().ok())
-                    .map(Duration::from_secs);
+                    .map(|seconds| Duration::from_secs(seconds).min(LONGEST_RETRY_AFTER));
                 let code = inner.or_else(|| error_code.clone()).unwrap_or_default();
                 (
                     classify_status(u16::from(*status), &code, retry_after),
