@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::channel::mpsc;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::{ListParams, Patch, PatchParams};
@@ -23,7 +23,7 @@ use super::decide::{
     Content, Decision, MirrorState, Rollout, Started, Timing, Wait, Workload, contents_in_use,
     decide, suspects,
 };
-use super::opt_in::{OptIn, ROTATE};
+use super::opt_in::{OptIn, ROTATE, Typo};
 use super::reference::{Reference, references};
 use crate::clock::ServerClock;
 use crate::digest::{DigestKey, Place};
@@ -34,6 +34,9 @@ use crate::telemetry::{Events, Kind, Metrics};
 const RACE_PAUSE: Duration = Duration::from_millis(500);
 /// Pause after the API server could not be asked.
 const ERROR_PAUSE: Duration = Duration::from_secs(2);
+
+/// How long after a workload came its mirrors may still be on their way.
+const INSTALLATION: SignedDuration = SignedDuration::from_mins(1);
 
 /// What the controller works with.
 pub struct Rotations {
@@ -123,10 +126,11 @@ pub fn workloads_of(
 
 impl Rotations {
     async fn reconcile(workload: Arc<Deployment>, this: Arc<Self>) -> Result<Action, kube::Error> {
+        // Not `name`: under that, a line of JSON has the name of the span.
         let span = tracing::info_span!(
             "rotation",
             namespace = workload.namespace(),
-            name = workload.name_any()
+            deployment = workload.name_any()
         );
         let action = this.look_after(&workload).instrument(span).await;
         this.metrics.reconciled("rotation", action.is_ok());
@@ -141,8 +145,10 @@ impl Rotations {
         let namespace = deployment.namespace().unwrap_or_default();
         let all = template_references(deployment);
         let contents = self.contents(&namespace);
-        self.warn_of_typos(deployment, &opt_in, &all, &contents)
-            .await;
+        let idle = self
+            .warn_of_typos(deployment, &opt_in, &all, &contents)
+            .await
+            .map_or_else(Action::await_change, Action::requeue);
         let workload = Workload {
             references: all
                 .into_iter()
@@ -169,19 +175,19 @@ impl Rotations {
         let now = self.clock.now();
         self.observe_rollout(deployment, &workload, now);
         match decide(&workload, &contents, &started, &mirrors, self.timing, now) {
-            Decision::Nothing => Ok(Action::await_change()),
+            Decision::Nothing => Ok(idle),
             Decision::Record(baseline) => {
                 self.patch(deployment, &json!({"metadata": annotations(&baseline)}))
                     .await?;
                 tracing::info!("baseline recorded");
-                Ok(Action::await_change())
+                Ok(idle)
             }
             Decision::Wait { until, reason } => {
                 tracing::debug!(?reason, %until, "rotation waits");
-                // A paused workload wakes us itself when it goes on.
                 let pause = Duration::try_from(until.duration_since(now)).unwrap_or_default();
                 Ok(if reason == Wait::Paused {
-                    Action::await_change()
+                    // It wakes us itself when it goes on.
+                    idle
                 } else {
                     Action::requeue(pause)
                 })
@@ -397,52 +403,40 @@ impl Rotations {
             .collect()
     }
 
-    /// A name in the annotation that nothing goes by would silently never roll.
+    /// Tells names in the annotation that nothing goes by. Gives how soon it may have more to tell.
     async fn warn_of_typos(
         &self,
         deployment: &Deployment,
         opt_in: &OptIn,
         references: &BTreeSet<Reference>,
         contents: &BTreeMap<SecretKey, Content>,
-    ) {
-        let OptIn::Named(names) = opt_in else { return };
-        let used: BTreeSet<&str> = references
-            .iter()
-            .map(|reference| reference.secret.as_str())
-            .collect();
-        let mirrored: BTreeSet<&str> = contents.keys().map(|key| key.secret.as_str()).collect();
-        let problems: Vec<String> = names
-            .iter()
-            .filter_map(|name| match (used.contains(name.as_str()), mirrored.contains(name.as_str())) {
-                (false, _) => Some(format!(
-                    "{ROTATE} names Secret {name}, which the Pod template does not use (it uses: {})",
-                    used.iter().copied().collect::<Vec<_>>().join(", ")
-                )),
-                (true, false) => Some(format!("{ROTATE} names Secret {name}, which no KeyVaultMirror fills")),
-                (true, true) => None,
-            })
-            .collect();
-        let note = problems.join("; ");
+    ) -> Option<Duration> {
+        let used = references.iter().map(|reference| reference.secret.as_str());
+        let mirrored = contents.keys().map(|key| key.secret.as_str());
+        let mut typos = opt_in.typos(&used.collect(), &mirrored.collect());
+        // What is installed together comes one after the other.
+        let grace = deployment
+            .creation_timestamp()
+            .map(|created| self.clock.now().duration_since(created.0))
+            .and_then(|age| Duration::try_from(INSTALLATION.saturating_sub(age)).ok())
+            .filter(|grace| !grace.is_zero() && !typos.is_empty());
+        if grace.is_some() {
+            typos.retain(|typo| !matches!(typo, Typo::NotMirrored { .. }));
+        }
+        let note: Vec<String> = typos.iter().map(Typo::to_string).collect();
+        let note = note.join("; ");
         if self
             .warned
             .is_news(deployment.uid().unwrap_or_default(), &note)
-            && !problems.is_empty()
+            && !note.is_empty()
         {
-            tracing::warn!(
-                namespace = deployment.namespace(),
-                name = deployment.name_any(),
-                "{note}"
-            );
+            tracing::warn!("{note}");
+            let about = deployment.object_ref(&());
             self.events
-                .publish(
-                    deployment.object_ref(&()),
-                    Kind::Warning,
-                    "NothingToRotate",
-                    "Rotate",
-                    note,
-                )
+                .publish(about, Kind::Warning, "NothingToRotate", "Rotate", note)
                 .await;
         }
+        grace
     }
 }
 

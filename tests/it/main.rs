@@ -3,9 +3,14 @@
 #[path = "../testbed/mod.rs"]
 mod testbed;
 
+mod alone;
+mod chart;
 mod control_plane;
+mod faults;
 mod fixture;
+mod identities;
 mod leaks;
 mod mirroring;
 mod processes;
 mod rotating;
+mod schema;
