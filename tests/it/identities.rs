@@ -305,7 +305,7 @@ async fn no_token_is_told_until_there_is_one() {
     );
     drop(daemon);
 
-    fault(Fault::status(429));
+    fault(Fault::status(403));
     let _daemon = scene.daemon(&[], &[("AZURE_CLIENT_ID", APP)]).await;
     scene
         .says("BadCredentials", &["no token for vault for-app"])

@@ -182,12 +182,13 @@ impl Testbed {
 
     /// As an administrator; `manifests` are YAML or JSON.
     pub async fn apply(&self, namespace: &str, manifests: &str) -> Output {
-        self.run(
-            "kubectl",
-            &["apply", "--namespace", namespace, "--filename", "-"],
-            manifests,
-        )
-        .await
+        let arguments = ["apply", "--namespace", namespace, "--filename", "-"];
+        self.kubectl_with(manifests, &arguments).await
+    }
+
+    /// kubectl with something on standard input.
+    pub async fn kubectl_with(&self, input: &str, arguments: &[&str]) -> Output {
+        self.run("kubectl", arguments, input).await
     }
 
     /// What was asked of the API server by ServiceAccounts of namespace `keytide`: a JSON object a line. None where the cluster
@@ -212,6 +213,10 @@ impl Testbed {
     /// Helm with values from standard input (`--values -`).
     pub async fn helm_with(&self, values: &str, arguments: &[&str]) -> Output {
         self.run("helm", arguments, values).await
+    }
+
+    pub async fn helm3_with(&self, values: &str, arguments: &[&str]) -> Output {
+        self.run("helm3", arguments, values).await
     }
 
     pub async fn helm(&self, arguments: &[&str]) -> Output {
