@@ -140,7 +140,8 @@ pub fn plan<'a>(
     if let Some(conflict) = conflict(target, type_, desired, existing, rivals) {
         return Plan::Conflict(conflict);
     }
-    let before = existing.and_then(|existing| existing.records.get(&desired.uid));
+    let own = existing.and_then(|existing| existing.records.get(&desired.uid));
+    let before = own.or_else(|| predecessor(desired, existing));
     let record = next_record(desired, before, now);
     let changes_content = before.is_none_or(|before| {
         before.keys.len() != record.keys.len()
@@ -152,7 +153,7 @@ pub fn plan<'a>(
             })
     });
     match existing {
-        Some(existing) if before == Some(&record) && is_whole(desired, existing) => {
+        Some(existing) if own == Some(&record) && is_whole(desired, existing) => {
             Plan::InSync(existing)
         }
         _ => Plan::Write(Write {
@@ -172,7 +173,7 @@ fn conflict(
 ) -> Option<Conflict> {
     let target = target.to_owned();
     let record_of = |uid: &str| existing.and_then(|existing| existing.records.get(uid));
-    let ours = record_of(&desired.uid);
+    let ours = record_of(&desired.uid).or_else(|| predecessor(desired, existing));
     if existing.is_some()
         && ours.is_none()
         && rivals.iter().all(|rival| record_of(&rival.uid).is_none())
@@ -236,6 +237,14 @@ fn conflict(
                 manager: manager.to_owned(),
             })
         })
+}
+
+/// The record of the mirror that had this one's name before and left its target behind: what that one made is this one's.
+fn predecessor<'a>(desired: &Desired, existing: Option<&'a Existing>) -> Option<&'a Record> {
+    let mut records = existing?.records.iter();
+    records
+        .find(|(uid, record)| **uid != desired.uid && record.mirror == desired.mirror)
+        .map(|(_, record)| record)
 }
 
 /// A label or annotation to which a rival that comes first gives another value. Without this each of the two mirrors would take it
@@ -449,6 +458,18 @@ mod tests {
         existing.records.clear();
         let plan = decide(&desired("u", "a"), Some(&existing), &[]);
         assert!(matches!(plan, Plan::Conflict(Conflict::Foreign { .. })));
+    }
+
+    #[test]
+    fn what_a_mirror_of_the_same_name_left_behind_is_taken_over() {
+        let mut successor = desired("new", "a");
+        successor.mirror = "mirror-old".into();
+        let existing = written(&desired("old", "a"), at(1));
+        let Plan::Write(write) = decide(&successor, Some(&existing), &[]) else {
+            panic!("a write")
+        };
+        assert!(!write.changes_content);
+        assert_eq!(write.record.keys["token"].changed, at(1));
     }
 
     #[test]

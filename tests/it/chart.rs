@@ -341,7 +341,10 @@ async fn the_notes_can_be_typed_as_they_are() {
         .find(|line| line.contains("kubectl get keyvaultmirrors"))
         .expect("a command");
     assert!(fixture.testbed.bash(list).await.ok().contains("adopat"));
-    for said in ["Before you run `helm uninstall`", "Delete removes the Secret,\nRetain keeps it"] {
+    for said in [
+        "Before you run `helm uninstall`",
+        "Delete removes the Secret,\nRetain keeps it",
+    ] {
         assert!(notes.contains(said), "{said} is not in: {notes}");
     }
 }
