@@ -140,12 +140,13 @@ impl Mirrors {
                     changed: *changed,
                     last_change: *last_change,
                 };
-                self.report(mirror, &outcome, now).await
+                self.report(mirror, &mut memory.told, &outcome, now).await
             }
             Err(failure) => {
                 memory.failures = memory.failures.saturating_add(1);
                 let quiet = matches!(failure, Failure::Raced(_)) && memory.failures <= QUIET_RACES;
-                quiet || self.report(mirror, &Outcome::Failed(failure), now).await
+                let outcome = Outcome::Failed(failure);
+                quiet || self.report(mirror, &mut memory.told, &outcome, now).await
             }
         };
         let failed = attempt.is_err();

@@ -24,6 +24,8 @@ pub struct Memory {
     /// Failures in a row.
     pub failures: u32,
     pub sync_now: Option<String>,
+    /// The failure that was told last, so that it isn't told twice while the cache has an older status.
+    pub told: Option<String>,
 }
 
 /// How the last attempt ended.

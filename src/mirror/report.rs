@@ -11,10 +11,12 @@ use crate::api::{KeyVaultMirror, KeyVaultMirrorStatus, condition};
 use crate::telemetry::Kind;
 
 impl Mirrors {
-    /// Writes the status if it says something new, and tells it by event and metric. `false` if the status could not be written.
+    /// Writes the status if it says something new, and tells it by event and metric; a failure that was `told` already, by no event.
+    /// `false` if the status could not be written.
     pub(super) async fn report(
         &self,
         mirror: &KeyVaultMirror,
+        told: &mut Option<String>,
         outcome: &Outcome<'_>,
         now: Timestamp,
     ) -> bool {
@@ -32,30 +34,23 @@ impl Mirrors {
             has(condition::READY),
             has(condition::OUTSIDE_VALIDITY),
         );
+        let failure = match outcome {
+            Outcome::Failed(failure) => Some((failure.reason(), failure.to_string())),
+            Outcome::Mirrored { .. } => None,
+        };
+        let before = std::mem::replace(told, failure.as_ref().map(|(_, text)| text.clone()));
         // The cache may lag behind our own last write of the status; one write too many is the worst that comes of it.
         if mirror.status.as_ref() == Some(&after) {
             return true;
         }
-        let said = |status: Option<&KeyVaultMirrorStatus>| {
-            let ready = status?
-                .conditions
-                .iter()
-                .find(|c| c.type_ == condition::READY)?;
-            Some((ready.reason.clone(), ready.message.clone()))
-        };
-        if let Outcome::Failed(failure) = outcome
-            && said(mirror.status.as_ref()) != said(Some(&after))
+        if let Some((reason, text)) = failure
+            && before.as_ref() != Some(&text)
+            && !says(mirror.status.as_ref(), &text)
         {
-            tracing::warn!(reason = failure.reason(), "{failure}");
+            tracing::warn!(reason, "{text}");
             let about = mirror.object_ref(&());
             self.events
-                .publish(
-                    about,
-                    Kind::Warning,
-                    failure.reason(),
-                    "Mirror",
-                    failure.to_string(),
-                )
+                .publish(about, Kind::Warning, reason, "Mirror", text)
                 .await;
         }
         if let Outcome::Mirrored { changed: true, .. } = outcome {
@@ -94,4 +89,11 @@ impl Mirrors {
             }
         }
     }
+}
+
+/// Whether a status says this of its mirror's failure already.
+fn says(status: Option<&KeyVaultMirrorStatus>, text: &str) -> bool {
+    let conditions = status.into_iter().flat_map(|status| &status.conditions);
+    let mut ready = conditions.filter(|c| c.type_ == condition::READY);
+    ready.any(|c| c.message == text)
 }

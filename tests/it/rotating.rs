@@ -1,7 +1,8 @@
 //! Rotation: which Deployments are rolled, when, and how often.
 
+use keytide::devvault::Fault;
 use kube::ResourceExt;
-use kube::api::{Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 
 use crate::fixture::{Fixture, QUICK, SOON, revision};
@@ -343,13 +344,23 @@ async fn a_secret_that_is_deleted_and_comes_back_with_other_content_rolls_once()
         .apply(&fixture.deployment("d", Some("true"), "t", "k"))
         .await;
     fixture.settled("d", "t", "k").await;
-    fixture.set("s", "second");
-    let delete = kube::api::DeleteParams::default();
+    // It stays away for a while, since the vault fails.
+    let failing = fixture
+        .azure()
+        .set_faults(&fixture.vault, vec![Fault::status(500)]);
+    failing.expect("a fault");
+    let delete = DeleteParams::default();
     fixture
         .secrets()
         .delete("t", &delete)
         .await
         .expect("deleted");
+    fixture.reason("m", "VaultError").await;
+    fixture.set("s", "second");
+    fixture
+        .azure()
+        .clear_faults(&fixture.vault)
+        .expect("a vault");
     fixture.secret_has("t", "k", b"second").await;
     assert_eq!(revision(&fixture.settled("d", "t", "k").await), "2");
 }
