@@ -133,8 +133,7 @@ impl VaultError {
                         raw.headers()
                             .get_optional_str(&azure_core::http::headers::RETRY_AFTER)
                     })
-                    .and_then(|seconds| seconds.trim().parse().ok())
-                    .map(|seconds| Duration::from_secs(seconds).min(LONGEST_RETRY_AFTER));
+                    .and_then(retry_after);
                 let code = inner.or_else(|| error_code.clone()).unwrap_or_default();
                 (
                     classify_status(u16::from(*status), &code, retry_after),
@@ -162,6 +161,12 @@ fn classify_status(status: u16, code: &str, retry_after: Option<Duration>) -> Va
         (503, _) if retry_after.is_some() => K::Throttled { retry_after },
         (status, _) => K::Server { status },
     }
+}
+
+/// Reads a `Retry-After` in seconds.
+fn retry_after(header: &str) -> Option<Duration> {
+    let seconds = header.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).min(LONGEST_RETRY_AFTER))
 }
 
 /// Key Vault's error body: <https://learn.microsoft.com/azure/key-vault/general/rest-error-codes>.
@@ -258,6 +263,16 @@ mod tests {
                 "{status} {code}"
             );
         }
+    }
+
+    #[test]
+    fn a_vault_can_not_ask_to_be_left_alone_for_ever() {
+        assert_eq!(retry_after(" 7 "), Some(Duration::from_secs(7)));
+        assert_eq!(
+            retry_after(&u64::MAX.to_string()),
+            Some(LONGEST_RETRY_AFTER)
+        );
+        assert_eq!(retry_after("Fri, 31 Dec 2100 23:59:59 GMT"), None);
     }
 
     #[test]

@@ -109,7 +109,7 @@ impl CredentialKind {
     }
 }
 
-/// A credential whose failures are told from a vault's, and in time: that of managed identities retries for more than a minute.
+/// A credential that fails in time: that of managed identities tries for more than a minute by itself.
 #[derive(Debug)]
 struct Bounded(Arc<dyn TokenCredential>);
 
@@ -120,17 +120,16 @@ impl TokenCredential for Bounded {
         scopes: &[&str],
         options: Option<TokenRequestOptions<'_>>,
     ) -> azure_core::Result<AccessToken> {
-        let failed = |error| Error::with_error(ErrorKind::Credential, error, "no token");
-        match timeout(TOKEN_TIMEOUT, self.0.get_token(scopes, options)).await {
-            Ok(token) => token.map_err(failed),
-            Err(_) => Err(Error::with_message(
-                ErrorKind::Credential,
-                format!(
-                    "the endpoint that gives tokens gave none within {} s",
-                    TOKEN_TIMEOUT.as_secs()
-                ),
-            )),
-        }
+        let late = |_| {
+            let message = format!(
+                "the endpoint that gives tokens gave none within {} s",
+                TOKEN_TIMEOUT.as_secs()
+            );
+            Error::with_message(ErrorKind::Credential, message)
+        };
+        timeout(TOKEN_TIMEOUT, self.0.get_token(scopes, options))
+            .await
+            .map_err(late)?
     }
 }
 

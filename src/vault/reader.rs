@@ -130,6 +130,9 @@ impl Reader {
         async move {
             let object = format!("secret {}", key.name);
             let vault = vault.map_err(|error| VaultError::classify(&error, &key.vault, &object))?;
+            // The semaphore is never closed; were it, reading without a permit is no harm.
+            let _permit = vault.permits.acquire().await.ok();
+            // Only now: what waited for its turn meets the pause that those before it were told.
             let now = Instant::now();
             if let Some(until) = *lock(&vault.paused_until)
                 && until > now
@@ -139,8 +142,6 @@ impl Reader {
                 };
                 return Err(VaultError::new(kind, &key.vault, &object, ""));
             }
-            // The semaphore is never closed; were it, reading without a permit is no harm.
-            let _permit = vault.permits.acquire().await.ok();
             let answer = vault
                 .client
                 .get_secret(&key.name, key.version.as_deref())

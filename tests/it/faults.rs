@@ -193,6 +193,35 @@ async fn a_throttled_vault_is_left_alone_by_all_and_gone_on_with() {
 }
 
 #[tokio::test]
+async fn what_waits_for_its_turn_is_not_sent_to_a_vault_that_throttles() {
+    let fixture = Fixture::new("queued").await;
+    let _daemon = fixture.daemon().await;
+    let fault = Fault {
+        retry_after: Some(3),
+        ..Fault::status(429)
+    };
+    faults(&fixture, fault);
+    let names: Vec<String> = (0..60).map(|number| format!("s{number}")).collect();
+    let data: Vec<(&str, &str)> = names.iter().map(|name| (&**name, &**name)).collect();
+    fixture.apply(&fixture.mirror("m", "t", &data)).await;
+    let throttled = || {
+        let requests = fixture.azure().requests();
+        let statuses = requests.statuses.get(&fixture.host());
+        statuses.and_then(|by| by.get(&429).copied()).unwrap_or(0)
+    };
+    // Not more than eight are under way at once, so this is the second round, or the first had no end.
+    eventually(SOON, "a second round", async || {
+        if throttled() > 8 {
+            Ok(())
+        } else {
+            Err(format!("{}", throttled()))
+        }
+    })
+    .await;
+    assert!(throttled() <= 16, "{}", throttled());
+}
+
+#[tokio::test]
 async fn mirrors_of_one_object_that_fail_share_their_attempts() {
     let fixture = Fixture::new("failing").await;
     let _daemon = fixture.daemon().await;
