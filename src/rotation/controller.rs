@@ -34,7 +34,6 @@ use crate::telemetry::{Events, Kind, Metrics};
 const RACE_PAUSE: Duration = Duration::from_millis(500);
 /// Pause after the API server could not be asked.
 const ERROR_PAUSE: Duration = Duration::from_secs(2);
-
 /// How long after a workload came its mirrors may still be on their way.
 const INSTALLATION: SignedDuration = SignedDuration::from_mins(1);
 

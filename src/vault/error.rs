@@ -140,8 +140,15 @@ impl VaultError {
                     code,
                 )
             }
-            ErrorKind::Credential => (VaultErrorKind::BadCredentials, one_line(error)),
-            ErrorKind::Connection | ErrorKind::Io => (VaultErrorKind::Unreachable, one_line(error)),
+            ErrorKind::Credential | ErrorKind::Connection | ErrorKind::Io => {
+                let kind = match error.kind() {
+                    ErrorKind::Credential => VaultErrorKind::BadCredentials,
+                    _ => VaultErrorKind::Unreachable,
+                };
+                let text = one_line(error);
+                tracing::debug!(%vault, error = text, "a read failed on its way");
+                (kind, stable(&text))
+            }
             _ => (VaultErrorKind::Malformed, String::new()),
         };
         Self::new(kind, vault, object, &detail)
@@ -191,7 +198,7 @@ fn inner_code(body: &[u8]) -> Option<String> {
         .filter(|code| code.len() <= 64)
 }
 
-/// The error and its causes in one line of bounded length.
+/// The error and its causes in one line.
 fn one_line(error: &azure_core::Error) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
@@ -203,8 +210,36 @@ fn one_line(error: &azure_core::Error) -> String {
         }
         source = cause.source();
     }
-    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let text = without_request_ids(&text);
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// What HTTP's own words for a failed connection come down to, in the order of looking.
+const CAUSES: [(&str, &str); 9] = [
+    ("dns error", "the name does not resolve"),
+    ("tunnel error", "the proxy does not connect to it"),
+    ("timed out", "no answer in time"),
+    ("connection refused", "the connection is refused"),
+    ("unreachable", "there is no route to it"),
+    ("connection reset", "the connection was cut"),
+    ("unexpected-eof", "the connection was cut"),
+    ("closed", "the connection was cut"),
+    ("broken pipe", "the connection was cut"),
+];
+
+/// A text of bounded length that is the same as long as the failure is. Every other text is a write of the status and an event, and
+/// a connection that is cut is told in other words each time, by who noticed it first.
+fn stable(text: &str) -> String {
+    let text = without_request_ids(text);
+    if text.contains("error sending request") {
+        if let Some((_, reason)) = text.split_once("invalid peer certificate: ") {
+            let reason = reason.split([':', ';', ',']).next().unwrap_or_default();
+            return format!("its certificate is not trusted: {reason}");
+        }
+        let text = text.to_ascii_lowercase();
+        if let Some((_, cause)) = CAUSES.iter().find(|(words, _)| text.contains(words)) {
+            return (*cause).to_owned();
+        }
+    }
     match text.char_indices().nth(400) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
@@ -283,6 +318,41 @@ mod tests {
             "AADSTS700016: no such application."
         );
         assert_eq!(without_request_ids("no route"), "no route");
+    }
+
+    #[test]
+    fn one_cause_is_told_in_one_way() {
+        let failed = "failed to execute `reqwest` request: error sending request for url (https://v/): client error";
+        for (end, said) in [
+            (
+                "(SendRequest): connection error: connection reset",
+                "the connection was cut",
+            ),
+            (
+                "(SendRequest): connection error: peer closed connection without sending TLS close_notify",
+                "the connection was cut",
+            ),
+            (
+                "(Connect): tcp connect error: Connection refused (os error 111)",
+                "the connection is refused",
+            ),
+            (
+                "(Connect): dns error: failed to lookup address information",
+                "the name does not resolve",
+            ),
+            (
+                "(Connect): invalid peer certificate: UnknownIssuer",
+                "its certificate is not trusted: UnknownIssuer",
+            ),
+            (
+                "(Connect): invalid peer certificate: certificate expired: verification time 1",
+                "its certificate is not trusted: certificate expired",
+            ),
+        ] {
+            assert_eq!(stable(&format!("{failed} {end}")), said);
+        }
+        assert_eq!(stable("AADSTS1: closed"), "AADSTS1: closed");
+        assert_eq!(stable(&"x".repeat(1000)).chars().count(), 401);
     }
 
     #[test]

@@ -134,7 +134,7 @@ troubles! {
     status_503_without_retry_after: |f| faults(f, Fault::status(503)), no_faults, "VaultError", false,
         ["answered 503"];
     a_cut_connection: |f| faults(f, Fault::drop()), no_faults, "VaultUnreachable", false,
-        ["can't be reached", "network policies"];
+        ["can't be reached (the connection was cut)", "network policies"];
     a_token_for_another_audience: |f| faults(f, Fault { wrong_audience: true, ..Fault::default() }), no_faults,
         "BadCredentials", false, ["does not accept the identity's token", "one tenant and cloud"];
     no_permission: |f| faults(f, forbidden("ForbiddenByRbac")), no_faults, "VaultForbidden", true,
@@ -322,7 +322,8 @@ async fn a_certificate_of_another_ca_is_not_trusted() {
         .await;
     let message = fixture.reason("m", "VaultUnreachable").await;
     assert!(
-        message.contains("invalid peer certificate") && message.contains("CA bundle"),
+        message.contains("its certificate is not trusted: UnknownIssuer")
+            && message.contains("CA bundle"),
         "{message}"
     );
     let attempted = attempts(&fixture);
@@ -360,7 +361,7 @@ async fn a_name_that_does_not_resolve_is_told() {
     fixture.apply(&mirror).await;
     let message = fixture.reason("m", "VaultUnreachable").await;
     assert!(
-        message.contains("dns error") && message.contains("DNS"),
+        message.contains("the name does not resolve") && message.contains("DNS"),
         "{message}"
     );
 }
