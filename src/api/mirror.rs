@@ -145,7 +145,7 @@ pub enum DeletionPolicy {
     /// The target goes too, by garbage collection: also when the daemon is not there.
     #[default]
     Delete,
-    /// The target stays as it is.
+    /// The target stays as it is. A mirror that is made anew under the same name goes on with it.
     Retain,
 }
 

@@ -302,7 +302,7 @@ where
         let sentence = match api.list(&ListParams::default().limit(1)).await {
             Ok(_) => return,
             Err(kube::Error::Api(status)) if status.code == 404 => format!(
-                "the CustomResourceDefinition of {} is missing; run: keytide crd | kubectl apply --server-side -f -",
+                "the CustomResourceDefinition of {} is missing; run: keytide crd --apply",
                 K::kind(&())
             ),
             Err(error) => format!(

@@ -1,11 +1,11 @@
 //! What to do with a target: a function of what the mirror wants, what is there and who else wants a part of it. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::ownership::Ownership;
+use super::ownership::{Fields, Ownership};
 use super::record::{Content, Record, annotation, records};
 use crate::api::{DeletionPolicy, SecretType};
 
@@ -58,15 +58,17 @@ pub struct Rival {
     pub uid: String,
     pub type_: SecretType,
     pub keys: Vec<String>,
+    pub labels: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
     /// It comes first where nobody holds what both want: it is older, or as old and of smaller UID.
     pub precedes: bool,
 }
 
 /// The decision.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Plan {
+#[derive(Debug)]
+pub enum Plan<'a> {
     /// The target is as it should be.
-    InSync,
+    InSync(&'a Existing),
     /// The target is to be written.
     Write(Write),
     /// Someone else has it.
@@ -107,6 +109,16 @@ pub enum Conflict {
         winner: String,
     },
     #[error(
+        "mirror {winner} gives {what} {name} of Secret {target} another value; give both mirrors one value, or leave it out of one"
+    )]
+    Metadata {
+        target: String,
+        /// `label` or `annotation`.
+        what: &'static str,
+        name: String,
+        winner: String,
+    },
+    #[error(
         "key {key} of Secret {target} belongs to field manager {manager}; remove the key from the Secret, or give the mirror another key"
     )]
     Outsider {
@@ -117,18 +129,19 @@ pub enum Conflict {
 }
 
 /// Decides.
-pub fn plan(
+pub fn plan<'a>(
     target: &str,
     type_: SecretType,
     desired: &Desired,
-    existing: Option<&Existing>,
+    existing: Option<&'a Existing>,
     rivals: &[Rival],
     now: Timestamp,
-) -> Plan {
+) -> Plan<'a> {
     if let Some(conflict) = conflict(target, type_, desired, existing, rivals) {
         return Plan::Conflict(conflict);
     }
-    let before = existing.and_then(|existing| existing.records.get(&desired.uid));
+    let own = existing.and_then(|existing| existing.records.get(&desired.uid));
+    let before = own.or_else(|| predecessor(desired, existing));
     let record = next_record(desired, before, now);
     let changes_content = before.is_none_or(|before| {
         before.keys.len() != record.keys.len()
@@ -140,7 +153,9 @@ pub fn plan(
             })
     });
     match existing {
-        Some(existing) if before == Some(&record) && is_whole(desired, existing) => Plan::InSync,
+        Some(existing) if own == Some(&record) && is_whole(desired, existing) => {
+            Plan::InSync(existing)
+        }
         _ => Plan::Write(Write {
             precondition: existing.map(|e| (e.uid.clone(), e.resource_version.clone())),
             record,
@@ -158,7 +173,7 @@ fn conflict(
 ) -> Option<Conflict> {
     let target = target.to_owned();
     let record_of = |uid: &str| existing.and_then(|existing| existing.records.get(uid));
-    let ours = record_of(&desired.uid);
+    let ours = record_of(&desired.uid).or_else(|| predecessor(desired, existing));
     if existing.is_some()
         && ours.is_none()
         && rivals.iter().all(|rival| record_of(&rival.uid).is_none())
@@ -176,6 +191,14 @@ fn conflict(
             return Some(Conflict::Type {
                 target,
                 type_: rival.type_,
+                winner: rival.name.clone(),
+            });
+        }
+        if let Some((what, name)) = disputed(desired, existing, rival) {
+            return Some(Conflict::Metadata {
+                target,
+                what,
+                name,
                 winner: rival.name.clone(),
             });
         }
@@ -214,6 +237,52 @@ fn conflict(
                 manager: manager.to_owned(),
             })
         })
+}
+
+/// The record of the mirror that had this one's name before and left its target behind: what that one made is this one's.
+fn predecessor<'a>(desired: &Desired, existing: Option<&'a Existing>) -> Option<&'a Record> {
+    let mut records = existing?.records.iter();
+    records
+        .find(|(uid, record)| **uid != desired.uid && record.mirror == desired.mirror)
+        .map(|(_, record)| record)
+}
+
+/// A label or annotation to which a rival that comes first gives another value. Without this each of the two mirrors would take it
+/// from the other for ever.
+fn disputed(
+    desired: &Desired,
+    existing: Option<&Existing>,
+    rival: &Rival,
+) -> Option<(&'static str, String)> {
+    let owned = |uid: &str| existing.and_then(|existing| existing.ownership.mirror(uid));
+    let (ours, theirs) = (owned(&desired.uid), owned(&rival.uid));
+    type Names = fn(&Fields) -> &BTreeSet<String>;
+    let kinds: [(_, _, _, Names); 2] = [
+        ("label", &desired.labels, &rival.labels, |f| &f.labels),
+        (
+            "annotation",
+            &desired.annotations,
+            &rival.annotations,
+            |f| &f.annotations,
+        ),
+    ];
+    kinds.into_iter().find_map(|(what, wanted, other, names)| {
+        let holds = |fields: Option<&Fields>, name: &String| {
+            fields.is_some_and(|fields| names(fields).contains(name))
+        };
+        let lost = |name: &&String| match (holds(ours, name), holds(theirs, name)) {
+            (true, false) => false,
+            (false, true) => true,
+            _ => rival.precedes,
+        };
+        let differs = |name: &&String| {
+            other
+                .get(*name)
+                .is_some_and(|value| wanted[*name] != *value)
+        };
+        let name = wanted.keys().filter(differs).find(lost)?;
+        Some((what, name.clone()))
+    })
 }
 
 fn next_record(desired: &Desired, before: Option<&Record>, now: Timestamp) -> Record {
@@ -323,7 +392,7 @@ mod tests {
         }
     }
 
-    fn decide(desired: &Desired, existing: Option<&Existing>, rivals: &[Rival]) -> Plan {
+    fn decide<'a>(desired: &Desired, existing: Option<&'a Existing>, rivals: &[Rival]) -> Plan<'a> {
         plan("t", SecretType::Opaque, desired, existing, rivals, at(100))
     }
 
@@ -333,6 +402,8 @@ mod tests {
             uid: "r".into(),
             type_: SecretType::Opaque,
             keys: vec!["token".into()],
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
             precedes,
         }
     }
@@ -349,10 +420,11 @@ mod tests {
     #[test]
     fn equal_content_is_not_written_again() {
         let wanted = desired("u", "a");
-        assert_eq!(
-            decide(&wanted, Some(&written(&wanted, at(1))), &[]),
-            Plan::InSync
-        );
+        let existing = written(&wanted, at(1));
+        assert!(matches!(
+            decide(&wanted, Some(&existing), &[]),
+            Plan::InSync(_)
+        ));
     }
 
     #[test]
@@ -389,6 +461,18 @@ mod tests {
     }
 
     #[test]
+    fn what_a_mirror_of_the_same_name_left_behind_is_taken_over() {
+        let mut successor = desired("new", "a");
+        successor.mirror = "mirror-old".into();
+        let existing = written(&desired("old", "a"), at(1));
+        let Plan::Write(write) = decide(&successor, Some(&existing), &[]) else {
+            panic!("a write")
+        };
+        assert!(!write.changes_content);
+        assert_eq!(write.record.keys["token"].changed, at(1));
+    }
+
+    #[test]
     fn a_key_that_an_outsider_owns_is_left_alone() {
         let mut before = desired("u", "a");
         let mut existing = written(&before, at(1));
@@ -403,10 +487,11 @@ mod tests {
     #[test]
     fn the_holder_of_a_key_keeps_it_even_from_an_older_mirror() {
         let wanted = desired("u", "a");
-        assert_eq!(
-            decide(&wanted, Some(&written(&wanted, at(1))), &[rival(true)]),
-            Plan::InSync
-        );
+        let ours = written(&wanted, at(1));
+        assert!(matches!(
+            decide(&wanted, Some(&ours), &[rival(true)]),
+            Plan::InSync(_)
+        ));
         let theirs = written(&desired("r", "a"), at(1));
         let plan = decide(&wanted, Some(&theirs), &[rival(false)]);
         assert!(
@@ -437,6 +522,25 @@ mod tests {
             decide(&desired("u", "a"), None, &[other]),
             Plan::Conflict(Conflict::Type { .. })
         ));
+    }
+
+    #[test]
+    fn a_label_with_two_values_is_the_older_mirrors() {
+        let mut wanted = desired("u", "a");
+        wanted.labels.insert("team".into(), "a".into());
+        let rival = |value: &str, precedes| Rival {
+            keys: Vec::new(),
+            labels: BTreeMap::from([("team".into(), value.into())]),
+            ..rival(precedes)
+        };
+        for (value, precedes, conflicts) in
+            [("b", true, true), ("b", false, false), ("a", true, false)]
+        {
+            let rivals = [rival(value, precedes)];
+            let plan = decide(&wanted, None, &rivals);
+            let conflict = matches!(plan, Plan::Conflict(Conflict::Metadata { .. }));
+            assert_eq!(conflict, conflicts, "{value}, {precedes}");
+        }
     }
 
     #[test]

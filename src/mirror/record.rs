@@ -24,6 +24,13 @@ pub struct Record {
     pub keys: BTreeMap<String, KeyRecord>,
 }
 
+impl Record {
+    /// When content last came into the target.
+    pub fn last_change(&self) -> Option<Timestamp> {
+        self.keys.values().map(|key| key.changed).max()
+    }
+}
+
 /// The record of one key.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]

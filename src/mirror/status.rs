@@ -1,5 +1,7 @@
 //! How a mirror is doing, as its status says it. Pure.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 use super::grant::Refusal;
@@ -71,14 +73,26 @@ impl Failure {
     pub fn is_transient(&self) -> bool {
         !self.needs_a_person()
     }
+
+    /// For how long the vault asked to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Vault(VaultError {
+                kind: VaultErrorKind::Throttled { retry_after },
+                ..
+            }) => *retry_after,
+            _ => None,
+        }
+    }
 }
 
 /// How an attempt ended.
 pub enum Outcome<'a> {
-    /// The target has what the vault has; whether its content changed just now.
+    /// The target has what the vault has; whether its content changed just now, and when it last did as far as the target tells.
     Mirrored {
         rendered: &'a Rendered,
         changed: bool,
+        last_change: Option<Timestamp>,
     },
     Failed(&'a Failure),
 }
@@ -109,7 +123,11 @@ pub fn status(
                 ..before
             }
         }
-        Outcome::Mirrored { rendered, changed } => KeyVaultMirrorStatus {
+        Outcome::Mirrored {
+            rendered,
+            changed,
+            last_change,
+        } => KeyVaultMirrorStatus {
             observed_generation: generation,
             conditions,
             objects: rendered
@@ -126,11 +144,16 @@ pub fn status(
                 kind: "Secret".to_owned(),
                 name: mirror.spec.target.name.clone(),
             }),
-            last_change: if *changed {
-                Some(seconds(now).to_string())
-            } else {
-                before.last_change
-            },
+            // A key that went is a change too, which the target can't tell of.
+            last_change: [
+                changed.then_some(now),
+                *last_change,
+                before.last_change.and_then(|time| time.parse().ok()),
+            ]
+            .into_iter()
+            .flatten()
+            .max()
+            .map(|time| seconds(time).to_string()),
         },
     }
 }
@@ -258,11 +281,13 @@ mod tests {
         let ok = Outcome::Mirrored {
             rendered: &data,
             changed: true,
+            last_change: Some(at(10)),
         };
         mirror.status = Some(status(&mirror, &ok, at(10)));
         let again = Outcome::Mirrored {
             rendered: &data,
             changed: false,
+            last_change: Some(at(10)),
         };
         assert_eq!(
             mirror.status,
@@ -280,6 +305,7 @@ mod tests {
             &Outcome::Mirrored {
                 rendered: &data,
                 changed: true,
+                last_change: None,
             },
             at(10),
         ));
@@ -295,6 +321,18 @@ mod tests {
     }
 
     #[test]
+    fn a_change_that_was_never_told_is_told_later() {
+        let data = rendered(None);
+        let outcome = Outcome::Mirrored {
+            rendered: &data,
+            changed: false,
+            last_change: Some(at(10)),
+        };
+        let after = status(&mirror(), &outcome, at(20));
+        assert_eq!(after.last_change.as_deref(), Some("1970-01-01T00:00:10Z"));
+    }
+
+    #[test]
     fn an_expired_object_is_said() {
         let data = rendered(Some(5));
         let after = status(
@@ -302,6 +340,7 @@ mod tests {
             &Outcome::Mirrored {
                 rendered: &data,
                 changed: true,
+                last_change: None,
             },
             at(10),
         );

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::plan::Existing;
+use super::record::Record;
 use crate::api::DeletionPolicy;
 
 /// A mirror as far as sweeping is concerned: its UID, and the name of its target.
@@ -24,10 +25,17 @@ pub fn leftovers(target: &str, existing: &Existing, live: &LiveMirrors) -> Vec<S
     let wanted = |uid: &str| live.get(uid).is_some_and(|name| name == target);
     let shared =
         existing.ownership.has_outsiders() || existing.records.keys().any(|uid| wanted(uid));
+    // A mirror that was made anew under the same name has taken over, so nothing is lost by it.
+    let succeeded = |gone: &Record| {
+        let mut records = existing.records.iter();
+        records.any(|(uid, record)| wanted(uid) && record.mirror == gone.mirror)
+    };
     existing
         .records
         .iter()
-        .filter(|(uid, record)| !wanted(uid) && record.deletion_policy == DeletionPolicy::Delete)
+        .filter(|(uid, record)| {
+            !wanted(uid) && (record.deletion_policy == DeletionPolicy::Delete || succeeded(record))
+        })
         .filter_map(|(uid, record)| {
             let (mirror, uid) = (record.mirror.clone(), uid.clone());
             if shared {
@@ -51,7 +59,7 @@ mod tests {
 
     use super::*;
     use crate::mirror::ownership::Ownership;
-    use crate::mirror::record::{KeyRecord, Record};
+    use crate::mirror::record::KeyRecord;
 
     fn target(uids: &[&str], policy: DeletionPolicy, outsider: bool) -> Existing {
         let key = KeyRecord {
@@ -135,6 +143,20 @@ mod tests {
             &live(&[("a", "new")]),
         );
         assert!(matches!(withdraw[..], [Sweep::Withdraw { .. }]));
+    }
+
+    #[test]
+    fn retained_keys_go_once_a_mirror_of_the_same_name_has_taken_over() {
+        let mut existing = target(&["a", "b"], DeletionPolicy::Retain, false);
+        for record in existing.records.values_mut() {
+            record.mirror = "same".into();
+        }
+        let sweeps = leftovers("t", &existing, &live(&[("b", "t")]));
+        let gone = Sweep::Withdraw {
+            mirror: "same".into(),
+            uid: "a".into(),
+        };
+        assert_eq!(sweeps, [gone]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::channel::mpsc;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::{ListParams, Patch, PatchParams};
@@ -20,15 +20,22 @@ use tracing::Instrument;
 
 use super::baseline::{BASELINE, Baseline, CONTENT_DIGEST, SecretKey};
 use super::decide::{
-    Content, Decision, MirrorState, Started, Timing, Wait, Workload, contents_in_use, decide,
-    suspects,
+    Content, Decision, MirrorState, Rollout, Started, Timing, Wait, Workload, contents_in_use,
+    decide, suspects,
 };
-use super::opt_in::{OptIn, ROTATE};
+use super::opt_in::{OptIn, ROTATE, Typo};
 use super::reference::{Reference, references};
 use crate::clock::ServerClock;
 use crate::digest::{DigestKey, Place};
 use crate::mirror::{Activity, records};
 use crate::telemetry::{Events, Kind, Metrics};
+
+/// Pause after someone else wrote at the same moment.
+const RACE_PAUSE: Duration = Duration::from_millis(500);
+/// Pause after the API server could not be asked.
+const ERROR_PAUSE: Duration = Duration::from_secs(2);
+/// How long after a workload came its mirrors may still be on their way.
+const INSTALLATION: SignedDuration = SignedDuration::from_mins(1);
 
 /// What the controller works with.
 pub struct Rotations {
@@ -46,11 +53,11 @@ pub struct Rotations {
 }
 
 /// The rollouts under way that a rotation began, by UID of the workload; losing one costs an observation.
-pub type Rollouts = Mutex<HashMap<String, Rollout>>;
+pub type Rollouts = Mutex<HashMap<String, Rotated>>;
 
-/// A rollout that a rotation began.
+/// A rotation whose rollout is under way.
 #[derive(Debug)]
-pub struct Rollout {
+pub struct Rotated {
     rotated: Timestamp,
     /// When the vault object was updated that caused it.
     updated: Timestamp,
@@ -83,9 +90,13 @@ pub async fn run(rotations: Arc<Rotations>, triggers: Triggers) {
         ))
         .run(
             Rotations::reconcile,
-            |_, error: &kube::Error, _| {
+            |_, error, _| {
+                // Whatever wrote in between is seen by the watch; the pause is for when it was seen already.
+                if matches!(error, kube::Error::Api(status) if status.code == 409) {
+                    return Action::requeue(RACE_PAUSE);
+                }
                 tracing::warn!(%error, "a workload can't be looked after; that is tried again");
-                Action::requeue(Duration::from_secs(2))
+                Action::requeue(ERROR_PAUSE)
             },
             rotations,
         )
@@ -114,10 +125,11 @@ pub fn workloads_of(
 
 impl Rotations {
     async fn reconcile(workload: Arc<Deployment>, this: Arc<Self>) -> Result<Action, kube::Error> {
+        // Not `name`: under that, a line of JSON has the name of the span.
         let span = tracing::info_span!(
             "rotation",
             namespace = workload.namespace(),
-            name = workload.name_any()
+            deployment = workload.name_any()
         );
         let action = this.look_after(&workload).instrument(span).await;
         this.metrics.reconciled("rotation", action.is_ok());
@@ -132,8 +144,10 @@ impl Rotations {
         let namespace = deployment.namespace().unwrap_or_default();
         let all = template_references(deployment);
         let contents = self.contents(&namespace);
-        self.warn_of_typos(deployment, &opt_in, &all, &contents)
-            .await;
+        let idle = self
+            .warn_of_typos(deployment, &opt_in, &all, &contents)
+            .await
+            .map_or_else(Action::await_change, Action::requeue);
         let workload = Workload {
             references: all
                 .into_iter()
@@ -148,7 +162,7 @@ impl Rotations {
                 .as_ref()
                 .and_then(|spec| spec.paused)
                 .unwrap_or(false),
-            rolling: super::rollout::is_under_way(deployment),
+            rollout: super::rollout::rollout(deployment),
         };
         let contents = contents_in_use(&workload.references, &contents);
         let started = if suspects(&workload, &contents).is_empty() {
@@ -160,19 +174,19 @@ impl Rotations {
         let now = self.clock.now();
         self.observe_rollout(deployment, &workload, now);
         match decide(&workload, &contents, &started, &mirrors, self.timing, now) {
-            Decision::Nothing => Ok(Action::await_change()),
+            Decision::Nothing => Ok(idle),
             Decision::Record(baseline) => {
                 self.patch(deployment, &json!({"metadata": annotations(&baseline)}))
                     .await?;
                 tracing::info!("baseline recorded");
-                Ok(Action::await_change())
+                Ok(idle)
             }
             Decision::Wait { until, reason } => {
                 tracing::debug!(?reason, %until, "rotation waits");
-                // A paused workload wakes us itself when it goes on.
                 let pause = Duration::try_from(until.duration_since(now)).unwrap_or_default();
                 Ok(if reason == Wait::Paused {
-                    Action::await_change()
+                    // It wakes us itself when it goes on.
+                    idle
                 } else {
                     Action::requeue(pause)
                 })
@@ -226,11 +240,11 @@ impl Rotations {
         let since_update = updated.map(|updated| now.duration_since(updated).as_secs_f64());
         self.metrics.rotated(&namespace, since_update);
         if let (Some(uid), Some(updated)) = (deployment.uid(), updated) {
-            let rollout = Rollout {
+            let rotated = Rotated {
                 rotated: now,
                 updated,
             };
-            lock(&self.rollouts).insert(uid, rollout);
+            lock(&self.rollouts).insert(uid, rotated);
         }
         let causes: Vec<String> = records()
             .map(|(key, record)| {
@@ -270,10 +284,11 @@ impl Rotations {
         let mut rollouts = lock(&self.rollouts);
         let finished = rollouts
             .get(&uid)
-            .is_some_and(|rollout| Some(rollout.rotated) == rotated && !workload.rolling);
-        if finished && let Some(rollout) = rollouts.remove(&uid) {
+            .is_some_and(|begun| Some(begun.rotated) == rotated)
+            && workload.rollout == Rollout::Over;
+        if finished && let Some(begun) = rollouts.remove(&uid) {
             self.metrics
-                .rolled_out(now.duration_since(rollout.updated).as_secs_f64());
+                .rolled_out(now.duration_since(begun.updated).as_secs_f64());
         }
     }
 
@@ -387,52 +402,40 @@ impl Rotations {
             .collect()
     }
 
-    /// A name in the annotation that nothing goes by would silently never roll.
+    /// Tells names in the annotation that nothing goes by. Gives how soon it may have more to tell.
     async fn warn_of_typos(
         &self,
         deployment: &Deployment,
         opt_in: &OptIn,
         references: &BTreeSet<Reference>,
         contents: &BTreeMap<SecretKey, Content>,
-    ) {
-        let OptIn::Named(names) = opt_in else { return };
-        let used: BTreeSet<&str> = references
-            .iter()
-            .map(|reference| reference.secret.as_str())
-            .collect();
-        let mirrored: BTreeSet<&str> = contents.keys().map(|key| key.secret.as_str()).collect();
-        let problems: Vec<String> = names
-            .iter()
-            .filter_map(|name| match (used.contains(name.as_str()), mirrored.contains(name.as_str())) {
-                (false, _) => Some(format!(
-                    "{ROTATE} names Secret {name}, which the Pod template does not use (it uses: {})",
-                    used.iter().copied().collect::<Vec<_>>().join(", ")
-                )),
-                (true, false) => Some(format!("{ROTATE} names Secret {name}, which no KeyVaultMirror fills")),
-                (true, true) => None,
-            })
-            .collect();
-        let note = problems.join("; ");
+    ) -> Option<Duration> {
+        let used = references.iter().map(|reference| reference.secret.as_str());
+        let mirrored = contents.keys().map(|key| key.secret.as_str());
+        let mut typos = opt_in.typos(&used.collect(), &mirrored.collect());
+        // What is installed together comes one after the other.
+        let grace = deployment
+            .creation_timestamp()
+            .map(|created| self.clock.now().duration_since(created.0))
+            .and_then(|age| Duration::try_from(INSTALLATION.saturating_sub(age)).ok())
+            .filter(|grace| !grace.is_zero() && !typos.is_empty());
+        if grace.is_some() {
+            typos.retain(|typo| !matches!(typo, Typo::NotMirrored { .. }));
+        }
+        let note: Vec<String> = typos.iter().map(Typo::to_string).collect();
+        let note = note.join("; ");
         if self
             .warned
             .is_news(deployment.uid().unwrap_or_default(), &note)
-            && !problems.is_empty()
+            && !note.is_empty()
         {
-            tracing::warn!(
-                namespace = deployment.namespace(),
-                name = deployment.name_any(),
-                "{note}"
-            );
+            tracing::warn!("{note}");
+            let about = deployment.object_ref(&());
             self.events
-                .publish(
-                    deployment.object_ref(&()),
-                    Kind::Warning,
-                    "NothingToRotate",
-                    "Rotate",
-                    note,
-                )
+                .publish(about, Kind::Warning, "NothingToRotate", "Rotate", note)
                 .await;
         }
+        grace
     }
 }
 

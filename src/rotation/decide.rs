@@ -15,6 +15,8 @@ pub const MARGIN: SignedDuration = SignedDuration::from_secs(5);
 /// Least time from a change to the new Pod template: new containers must start after the margin, and their start times are
 /// cut to the second.
 const PROPAGATION: SignedDuration = SignedDuration::from_secs(6);
+/// A rollout without a deadline of its own delays nothing for longer than this after the latest change.
+const ROLLOUT_DEADLINE: SignedDuration = SignedDuration::from_mins(10);
 /// A mirror that has been failing for longer delays nothing.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(60);
 /// How soon to look again at what ends without an event of its own.
@@ -43,8 +45,18 @@ pub struct Workload {
     pub references: BTreeSet<Reference>,
     pub baseline: Option<Baseline>,
     pub paused: bool,
-    /// A rollout is under way that has neither finished nor failed.
-    pub rolling: bool,
+    pub rollout: Rollout,
+}
+
+/// How far the latest rollout of a workload is.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Rollout {
+    /// It has finished or failed, or there was none.
+    #[default]
+    Over,
+    UnderWay,
+    /// It never fails, since it has no deadline.
+    UnderWayForEver,
 }
 
 /// A container that is running, or ran to prepare its Pod.
@@ -133,8 +145,13 @@ pub fn decide(
         .baseline
         .as_ref()
         .and_then(|baseline| baseline.rotated);
-    let mut baseline = baseline_of(contents, rotated);
+    let mut baseline = baseline_of(workload, contents, rotated);
     if stale.is_empty() {
+        if let Some(until) = may_still_become_stale(workload, contents).filter(|until| *until > now)
+        {
+            let reason = Wait::Settling;
+            return Decision::Wait { until, reason };
+        }
         return match &workload.baseline {
             Some(before) if *before == baseline => Decision::Nothing,
             None if contents.is_empty() => Decision::Nothing,
@@ -180,6 +197,12 @@ fn wait(
             Some(since) if now < later(since, PATIENCE) => Some(later(now, SOON)),
             _ => None,
         });
+    let rolling = match workload.rollout {
+        Rollout::Over => None,
+        // Its end is a change of the workload, which is looked at then.
+        Rollout::UnderWay => Some(later(now, PATIENCE)),
+        Rollout::UnderWayForEver => last_change.map(|changed| later(changed, ROLLOUT_DEADLINE)),
+    };
     let until = |time: Option<Timestamp>, reason| {
         time.filter(|time| *time > now).map(|time| (time, reason))
     };
@@ -189,7 +212,7 @@ fn wait(
                 .paused
                 .then(|| (later(now, PATIENCE), Wait::Paused))
         })
-        .or_else(|| workload.rolling.then(|| (later(now, SOON), Wait::Rolling)))
+        .or_else(|| until(rolling, Wait::Rolling))
         .or_else(|| until(allowed, Wait::MinInterval))
         .or_else(|| until(busy, Wait::MirrorBusy))
 }
@@ -202,6 +225,34 @@ fn has_stale_container(
     content: &Content,
     started: &[Started],
 ) -> bool {
+    affected(workload, key, content).any(|reference| {
+        started.iter().any(|container| {
+            container.container == reference.container
+                && container.at <= later(content.record.changed, MARGIN)
+        })
+    })
+}
+
+/// Until when a container may still start with older content: what starts that soon after a change is not seen before it has
+/// started, and once the content is recorded nobody would look again.
+fn may_still_become_stale(
+    workload: &Workload,
+    contents: &BTreeMap<SecretKey, Content>,
+) -> Option<Timestamp> {
+    suspects(workload, contents)
+        .into_iter()
+        .filter_map(|key| Some((contents.get(&key)?, key)))
+        .filter(|(content, key)| affected(workload, key, content).next().is_some())
+        .map(|(content, _)| later(content.record.changed, PROPAGATION))
+        .max()
+}
+
+/// The references by which a container can have started with older content of a key.
+fn affected<'a>(
+    workload: &'a Workload,
+    key: &'a SecretKey,
+    content: &Content,
+) -> impl Iterator<Item = &'a Reference> {
     let known = workload
         .baseline
         .as_ref()
@@ -210,13 +261,7 @@ fn has_stale_container(
     workload
         .references
         .iter()
-        .filter(|reference| uses(reference, key) && (!appeared || reference.optional))
-        .any(|reference| {
-            started.iter().any(|container| {
-                container.container == reference.container
-                    && container.at <= later(content.record.changed, MARGIN)
-            })
-        })
+        .filter(move |reference| uses(reference, key) && (!appeared || reference.optional))
 }
 
 fn baseline_digest<'a>(
@@ -231,17 +276,32 @@ fn baseline_digest<'a>(
     baseline.keys.get(key)
 }
 
-fn baseline_of(contents: &BTreeMap<SecretKey, Content>, rotated: Option<Timestamp>) -> Baseline {
+/// The baseline of Pods that have these contents. A key in use whose Secret is gone stays as it was: when it comes back with
+/// other content, that is a change.
+fn baseline_of(
+    workload: &Workload,
+    contents: &BTreeMap<SecretKey, Content>,
+    rotated: Option<Timestamp>,
+) -> Baseline {
+    let before = workload.baseline.clone().unwrap_or_default();
+    let digest_key = contents
+        .values()
+        .next()
+        .map_or(before.digest_key.clone(), |content| {
+            content.digest_key.clone()
+        });
+    let in_use = |key: &SecretKey| workload.references.iter().any(|r| uses(r, key));
+    let gone = before
+        .keys
+        .into_iter()
+        .filter(|(key, _)| before.digest_key == digest_key && in_use(key));
+    let there = contents
+        .iter()
+        .map(|(key, content)| (key.clone(), content.record.digest.clone()));
+    let keys = gone.chain(there).collect();
     Baseline {
-        digest_key: contents
-            .values()
-            .next()
-            .map(|content| content.digest_key.clone())
-            .unwrap_or_default(),
-        keys: contents
-            .iter()
-            .map(|(key, content)| (key.clone(), content.record.digest.clone()))
-            .collect(),
+        digest_key,
+        keys,
         rotated,
     }
 }

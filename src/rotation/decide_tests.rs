@@ -55,7 +55,7 @@ fn workload(baseline: Option<Baseline>) -> Workload {
         references: BTreeSet::from([reference]),
         baseline,
         paused: false,
-        rolling: false,
+        rollout: Rollout::Over,
     }
 }
 
@@ -169,6 +169,57 @@ fn a_secret_that_was_deleted_and_made_anew_with_other_content_is_a_change() {
 }
 
 #[test]
+fn what_starts_within_the_margin_is_waited_for() {
+    let workload = workload(baseline("a"));
+    let contents = content("b", 100, false);
+    let expected = Decision::Wait {
+        until: at(106),
+        reason: Wait::Settling,
+    };
+    assert_eq!(decision(&workload, &contents, &[], 101), expected);
+    assert!(matches!(
+        decision(&workload, &contents, &running(103), 110),
+        Decision::Rotate { .. }
+    ));
+}
+
+#[test]
+fn content_that_appears_is_recorded_at_once() {
+    let decided = decision(&workload(None), &content("a", 100, true), &[], 100);
+    assert_eq!(decided, Decision::Record(baseline("a").expect("one")));
+}
+
+#[test]
+fn a_secret_that_is_gone_stays_in_the_baseline() {
+    let workload = workload(baseline("a"));
+    let decided = decision(&workload, &BTreeMap::new(), &running(50), 200);
+    assert_eq!(decided, Decision::Nothing);
+}
+
+#[test]
+fn a_key_that_is_no_longer_used_leaves_the_baseline() {
+    let mut workload = workload(baseline("a"));
+    workload.references.clear();
+    let decided = decision(&workload, &BTreeMap::new(), &running(50), 200);
+    assert!(matches!(decided, Decision::Record(baseline) if baseline.keys.is_empty()));
+}
+
+#[test]
+fn a_rollout_without_a_deadline_is_not_waited_for_for_ever() {
+    let mut workload = workload(baseline("a"));
+    workload.rollout = Rollout::UnderWayForEver;
+    let contents = content("b", 100, false);
+    let decided = decision(&workload, &contents, &running(50), 200);
+    let expected = Decision::Wait {
+        until: at(700),
+        reason: Wait::Rolling,
+    };
+    assert_eq!(decided, expected);
+    let decided = decision(&workload, &contents, &running(50), 701);
+    assert!(matches!(decided, Decision::Rotate { .. }));
+}
+
+#[test]
 fn changes_settle_first() {
     let decided = decision(
         &workload(baseline("a")),
@@ -216,7 +267,7 @@ fn paused_and_rolling_workloads_wait() {
         ..workload(baseline("a"))
     };
     let rolling = Workload {
-        rolling: true,
+        rollout: Rollout::UnderWay,
         ..workload(baseline("a"))
     };
     for (workload, expected) in [(paused, Wait::Paused), (rolling, Wait::Rolling)] {

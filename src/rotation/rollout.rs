@@ -2,9 +2,25 @@
 
 use k8s_openapi::api::apps::v1::Deployment;
 
-/// Whether a rollout has begun and neither finished nor failed. One past its progress deadline has failed: newer content
-/// may be its cure.
-pub fn is_under_way(deployment: &Deployment) -> bool {
+use super::decide::Rollout;
+
+/// `progressDeadlineSeconds` of a Deployment that has none: the API server puts in 600 where it is left out.
+const NO_DEADLINE: i32 = i32::MAX;
+
+/// How far the rollout is. One past its progress deadline has failed: newer content may be its cure.
+pub fn rollout(deployment: &Deployment) -> Rollout {
+    let deadline = deployment
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.progress_deadline_seconds);
+    match is_under_way(deployment) {
+        false => Rollout::Over,
+        true if deadline == Some(NO_DEADLINE) => Rollout::UnderWayForEver,
+        true => Rollout::UnderWay,
+    }
+}
+
+fn is_under_way(deployment: &Deployment) -> bool {
     let Some(status) = &deployment.status else {
         return true;
     };
@@ -52,7 +68,7 @@ mod tests {
     #[test]
     fn a_rollout_ends_when_all_replicas_are_new_and_available() {
         let done = json!({"observedGeneration": 2, "replicas": 3, "updatedReplicas": 3, "availableReplicas": 3});
-        assert!(!is_under_way(&deployment(done.clone())));
+        assert_eq!(rollout(&deployment(done.clone())), Rollout::Over);
         for (field, value) in [
             ("observedGeneration", 1),
             ("replicas", 4),
@@ -61,7 +77,7 @@ mod tests {
         ] {
             let mut status = done.clone();
             status[field] = json!(value);
-            assert!(is_under_way(&deployment(status)), "{field}");
+            assert_eq!(rollout(&deployment(status)), Rollout::UnderWay, "{field}");
         }
     }
 
@@ -70,6 +86,14 @@ mod tests {
         let condition =
             json!({"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"});
         let failed = json!({"observedGeneration": 2, "replicas": 4, "updatedReplicas": 1, "conditions": [condition]});
-        assert!(!is_under_way(&deployment(failed)));
+        assert_eq!(rollout(&deployment(failed)), Rollout::Over);
+    }
+
+    #[test]
+    fn a_rollout_without_a_deadline_is_known() {
+        let mut deployment = deployment(json!({"observedGeneration": 1}));
+        let spec = deployment.spec.as_mut().expect("a spec");
+        spec.progress_deadline_seconds = Some(NO_DEADLINE);
+        assert_eq!(rollout(&deployment), Rollout::UnderWayForEver);
     }
 }

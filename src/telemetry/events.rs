@@ -57,13 +57,20 @@ impl Events {
             reporting_instance: Some(self.instance.clone()),
             ..Default::default()
         };
-        event.metadata.name = Some(format!("{name}.{:x}", now.as_nanosecond()));
+        event.metadata.name = Some(event_name(&name, now));
         event.metadata.namespace = Some(namespace.clone());
         let api: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
         if let Err(error) = api.create(&PostParams::default(), &event).await {
             tracing::warn!(%namespace, object = %name, reason, %error, "an event can't be written");
         }
     }
+}
+
+/// The name of the object and the time; names have at most 253 characters.
+fn event_name(object: &str, now: Timestamp) -> String {
+    let start: String = object.chars().take(230).collect();
+    let start = start.trim_end_matches(['-', '.']);
+    format!("{start}.{:x}", now.as_nanosecond())
 }
 
 fn cut(mut note: String) -> String {
@@ -78,6 +85,14 @@ fn cut(mut note: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_name_of_an_event_is_never_too_long() {
+        let now = Timestamp::UNIX_EPOCH;
+        assert_eq!(event_name("web", now), "web.0");
+        assert_eq!(event_name(&"a.".repeat(126), now).len(), 231);
+        assert!(event_name(&"x".repeat(253), Timestamp::MAX).len() <= 253);
+    }
 
     #[test]
     fn a_long_note_is_cut_between_characters() {

@@ -7,6 +7,9 @@ use serde::Deserialize;
 
 use super::VaultHost;
 
+/// Longest that a vault is left alone, whatever it asks for.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(600);
+
 /// Class of a failure: what to tell people, and when to try again.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum VaultErrorKind {
@@ -130,16 +133,22 @@ impl VaultError {
                         raw.headers()
                             .get_optional_str(&azure_core::http::headers::RETRY_AFTER)
                     })
-                    .and_then(|seconds| seconds.trim().parse().ok())
-                    .map(Duration::from_secs);
+                    .and_then(retry_after);
                 let code = inner.or_else(|| error_code.clone()).unwrap_or_default();
                 (
                     classify_status(u16::from(*status), &code, retry_after),
                     code,
                 )
             }
-            ErrorKind::Credential => (VaultErrorKind::BadCredentials, one_line(error)),
-            ErrorKind::Connection | ErrorKind::Io => (VaultErrorKind::Unreachable, one_line(error)),
+            ErrorKind::Credential | ErrorKind::Connection | ErrorKind::Io => {
+                let kind = match error.kind() {
+                    ErrorKind::Credential => VaultErrorKind::BadCredentials,
+                    _ => VaultErrorKind::Unreachable,
+                };
+                let text = one_line(error);
+                tracing::debug!(%vault, error = text, "a read failed on its way");
+                (kind, stable(&text))
+            }
             _ => (VaultErrorKind::Malformed, String::new()),
         };
         Self::new(kind, vault, object, &detail)
@@ -159,6 +168,12 @@ fn classify_status(status: u16, code: &str, retry_after: Option<Duration>) -> Va
         (503, _) if retry_after.is_some() => K::Throttled { retry_after },
         (status, _) => K::Server { status },
     }
+}
+
+/// Reads a `Retry-After` in seconds.
+fn retry_after(header: &str) -> Option<Duration> {
+    let seconds = header.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).min(LONGEST_RETRY_AFTER))
 }
 
 /// Key Vault's error body: <https://learn.microsoft.com/azure/key-vault/general/rest-error-codes>.
@@ -183,7 +198,7 @@ fn inner_code(body: &[u8]) -> Option<String> {
         .filter(|code| code.len() <= 64)
 }
 
-/// The error and its causes in one line of bounded length.
+/// The error and its causes in one line.
 fn one_line(error: &azure_core::Error) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
@@ -195,8 +210,36 @@ fn one_line(error: &azure_core::Error) -> String {
         }
         source = cause.source();
     }
-    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let text = without_request_ids(&text);
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// What HTTP's own words for a failed connection come down to, in the order of looking.
+const CAUSES: [(&str, &str); 9] = [
+    ("dns error", "the name does not resolve"),
+    ("tunnel error", "the proxy does not connect to it"),
+    ("timed out", "no answer in time"),
+    ("connection refused", "the connection is refused"),
+    ("unreachable", "there is no route to it"),
+    ("connection reset", "the connection was cut"),
+    ("unexpected-eof", "the connection was cut"),
+    ("closed", "the connection was cut"),
+    ("broken pipe", "the connection was cut"),
+];
+
+/// A text of bounded length that is the same as long as the failure is. Every other text is a write of the status and an event, and
+/// a connection that is cut is told in other words each time, by who noticed it first.
+fn stable(text: &str) -> String {
+    let text = without_request_ids(text);
+    if text.contains("error sending request") {
+        if let Some((_, reason)) = text.split_once("invalid peer certificate: ") {
+            let reason = reason.split([':', ';', ',']).next().unwrap_or_default();
+            return format!("its certificate is not trusted: {reason}");
+        }
+        let text = text.to_ascii_lowercase();
+        if let Some((_, cause)) = CAUSES.iter().find(|(words, _)| text.contains(words)) {
+            return (*cause).to_owned();
+        }
+    }
     match text.char_indices().nth(400) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
@@ -258,6 +301,16 @@ mod tests {
     }
 
     #[test]
+    fn a_vault_can_not_ask_to_be_left_alone_for_ever() {
+        assert_eq!(retry_after(" 7 "), Some(Duration::from_secs(7)));
+        assert_eq!(
+            retry_after(&u64::MAX.to_string()),
+            Some(LONGEST_RETRY_AFTER)
+        );
+        assert_eq!(retry_after("Fri, 31 Dec 2100 23:59:59 GMT"), None);
+    }
+
+    #[test]
     fn what_differs_in_every_answer_is_left_out() {
         let text = "AADSTS700016: no such application. Trace ID: 1 Correlation ID: 2";
         assert_eq!(
@@ -265,6 +318,41 @@ mod tests {
             "AADSTS700016: no such application."
         );
         assert_eq!(without_request_ids("no route"), "no route");
+    }
+
+    #[test]
+    fn one_cause_is_told_in_one_way() {
+        let failed = "failed to execute `reqwest` request: error sending request for url (https://v/): client error";
+        for (end, said) in [
+            (
+                "(SendRequest): connection error: connection reset",
+                "the connection was cut",
+            ),
+            (
+                "(SendRequest): connection error: peer closed connection without sending TLS close_notify",
+                "the connection was cut",
+            ),
+            (
+                "(Connect): tcp connect error: Connection refused (os error 111)",
+                "the connection is refused",
+            ),
+            (
+                "(Connect): dns error: failed to lookup address information",
+                "the name does not resolve",
+            ),
+            (
+                "(Connect): invalid peer certificate: UnknownIssuer",
+                "its certificate is not trusted: UnknownIssuer",
+            ),
+            (
+                "(Connect): invalid peer certificate: certificate expired: verification time 1",
+                "its certificate is not trusted: certificate expired",
+            ),
+        ] {
+            assert_eq!(stable(&format!("{failed} {end}")), said);
+        }
+        assert_eq!(stable("AADSTS1: closed"), "AADSTS1: closed");
+        assert_eq!(stable(&"x".repeat(1000)).chars().count(), 401);
     }
 
     #[test]

@@ -2,8 +2,12 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use azure_core::credentials::{Secret, TokenCredential};
+use async_trait::async_trait;
+use azure_core::Error;
+use azure_core::credentials::{AccessToken, Secret, TokenCredential, TokenRequestOptions};
+use azure_core::error::ErrorKind;
 use azure_core::http::ClientOptions;
 use azure_identity::{
     ClientAssertionCredentialOptions, ClientSecretCredential, ClientSecretCredentialOptions,
@@ -11,6 +15,10 @@ use azure_identity::{
     WorkloadIdentityCredential, WorkloadIdentityCredentialOptions,
 };
 use clap::ValueEnum;
+use tokio::time::timeout;
+
+/// How long a token may take in all.
+const TOKEN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// An Azure identity that the daemon can act as. The default is the daemon's own, as its environment has it.
 #[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -71,7 +79,7 @@ impl CredentialKind {
             .tenant_id
             .clone()
             .or_else(|| environment("AZURE_TENANT_ID"));
-        Ok(match self.settle(&environment) {
+        let credential: Arc<dyn TokenCredential> = match self.settle(&environment) {
             Self::WorkloadIdentity => {
                 WorkloadIdentityCredential::new(Some(WorkloadIdentityCredentialOptions {
                     credential_options: ClientAssertionCredentialOptions {
@@ -96,7 +104,32 @@ impl CredentialKind {
                     client_options: options,
                 }))?
             }
-        })
+        };
+        Ok(Arc::new(Bounded(credential)))
+    }
+}
+
+/// A credential that fails in time: that of managed identities tries for more than a minute by itself.
+#[derive(Debug)]
+struct Bounded(Arc<dyn TokenCredential>);
+
+#[async_trait]
+impl TokenCredential for Bounded {
+    async fn get_token(
+        &self,
+        scopes: &[&str],
+        options: Option<TokenRequestOptions<'_>>,
+    ) -> azure_core::Result<AccessToken> {
+        let late = |_| {
+            let message = format!(
+                "the endpoint that gives tokens gave none within {} s",
+                TOKEN_TIMEOUT.as_secs()
+            );
+            Error::with_message(ErrorKind::Credential, message)
+        };
+        timeout(TOKEN_TIMEOUT, self.0.get_token(scopes, options))
+            .await
+            .map_err(late)?
     }
 }
 

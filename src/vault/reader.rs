@@ -24,6 +24,8 @@ use crate::telemetry::Metrics;
 pub const LINGER: Duration = Duration::from_secs(2);
 /// Requests under way to one vault with one identity.
 const CONCURRENCY: usize = 8;
+/// A credential that is not older has a new token; see [`Clients::distrust`].
+const TOKEN_TRIAL: Duration = Duration::from_secs(10);
 /// What a vault gets that throttles without saying for how long.
 const DEFAULT_PAUSE: Duration = Duration::from_secs(5);
 
@@ -49,8 +51,24 @@ struct Slot {
 /// One vault as one identity sees it.
 struct Vault {
     client: VaultClient,
+    credential: Credential,
     permits: Semaphore,
     paused_until: Mutex<Option<Instant>>,
+}
+
+/// What is kept open.
+#[derive(Default)]
+struct Clients {
+    vaults: HashMap<VaultAndIdentity, Arc<Vault>>,
+    /// One per identity, not per vault: the token for one vault serves all of its cloud.
+    credentials: HashMap<Identity, Credential>,
+}
+
+/// What gives tokens, and caches them.
+#[derive(Clone)]
+struct Credential {
+    tokens: Arc<dyn TokenCredential>,
+    made: Instant,
 }
 
 /// The reader of all vaults.
@@ -58,9 +76,7 @@ pub struct Reader {
     transport: Transport,
     credential: CredentialKind,
     metrics: Arc<Metrics>,
-    vaults: Mutex<HashMap<VaultAndIdentity, Arc<Vault>>>,
-    /// One per identity, not per vault: the token for one vault serves all of its cloud.
-    credentials: Mutex<HashMap<Identity, Arc<dyn TokenCredential>>>,
+    clients: Arc<Mutex<Clients>>,
     slots: Arc<Mutex<HashMap<ReadKey, Slot>>>,
 }
 
@@ -70,8 +86,7 @@ impl Reader {
             transport,
             credential,
             metrics,
-            vaults: Mutex::default(),
-            credentials: Mutex::default(),
+            clients: Arc::default(),
             slots: Arc::default(),
         }
     }
@@ -110,11 +125,14 @@ impl Reader {
 
     fn start(&self, key: &ReadKey) -> impl Future<Output = Answer> + Send + use<> {
         let vault = self.vault(key);
-        let metrics = Arc::clone(&self.metrics);
+        let (metrics, clients) = (Arc::clone(&self.metrics), Arc::clone(&self.clients));
         let key = key.clone();
         async move {
             let object = format!("secret {}", key.name);
             let vault = vault.map_err(|error| VaultError::classify(&error, &key.vault, &object))?;
+            // The semaphore is never closed; were it, reading without a permit is no harm.
+            let _permit = vault.permits.acquire().await.ok();
+            // Only now: what waited for its turn meets the pause that those before it were told.
             let now = Instant::now();
             if let Some(until) = *lock(&vault.paused_until)
                 && until > now
@@ -124,8 +142,6 @@ impl Reader {
                 };
                 return Err(VaultError::new(kind, &key.vault, &object, ""));
             }
-            // The semaphore is never closed; were it, reading without a permit is no harm.
-            let _permit = vault.permits.acquire().await.ok();
             let answer = vault
                 .client
                 .get_secret(&key.name, key.version.as_deref())
@@ -136,43 +152,65 @@ impl Reader {
                     .as_ref()
                     .map_or_else(|error| error.kind.as_str(), |_| "ok"),
             );
-            if let Err(VaultError {
-                kind: VaultErrorKind::Throttled { retry_after },
-                ..
-            }) = &answer
-            {
-                *lock(&vault.paused_until) =
-                    Some(Instant::now() + retry_after.unwrap_or(DEFAULT_PAUSE));
+            match answer.as_ref().map_err(|error| error.kind) {
+                Err(VaultErrorKind::Throttled { retry_after }) => {
+                    *lock(&vault.paused_until) =
+                        Some(Instant::now() + retry_after.unwrap_or(DEFAULT_PAUSE));
+                }
+                Err(VaultErrorKind::Unauthorized) => lock(&clients).distrust(&key, &vault),
+                _ => {}
             }
             answer.map(Arc::new)
         }
     }
 
     fn vault(&self, key: &ReadKey) -> azure_core::Result<Arc<Vault>> {
-        let mut vaults = lock(&self.vaults);
+        let mut clients = lock(&self.clients);
         let id = (key.vault.clone(), key.identity.clone());
-        if let Some(vault) = vaults.get(&id) {
+        if let Some(vault) = clients.vaults.get(&id) {
             return Ok(Arc::clone(vault));
         }
+        let credential = match clients.credentials.get(&key.identity) {
+            Some(credential) => credential.clone(),
+            None => Credential {
+                tokens: self
+                    .credential
+                    .credential(&key.identity, self.transport.options())?,
+                made: Instant::now(),
+            },
+        };
+        let tokens = Arc::clone(&credential.tokens);
         let vault = Arc::new(Vault {
-            client: VaultClient::new(&self.transport, self.credential(&key.identity)?, &key.vault)?,
+            client: VaultClient::new(&self.transport, tokens, &key.vault)?,
+            credential: credential.clone(),
             permits: Semaphore::new(CONCURRENCY),
             paused_until: Mutex::default(),
         });
-        vaults.insert(id, Arc::clone(&vault));
+        clients.credentials.insert(key.identity.clone(), credential);
+        clients.vaults.insert(id, Arc::clone(&vault));
         Ok(vault)
     }
+}
 
-    fn credential(&self, identity: &Identity) -> azure_core::Result<Arc<dyn TokenCredential>> {
-        let mut credentials = lock(&self.credentials);
-        if let Some(credential) = credentials.get(identity) {
-            return Ok(Arc::clone(credential));
+impl Clients {
+    /// Forgets the client of a vault that does not accept its token, and the credential, which would give the same token until
+    /// that expires, though it was revoked. One that is new gave a new token, so another is no better.
+    fn distrust(&mut self, key: &ReadKey, vault: &Arc<Vault>) {
+        if vault.credential.made.elapsed() < TOKEN_TRIAL {
+            return;
         }
-        let credential = self
-            .credential
-            .credential(identity, self.transport.options())?;
-        credentials.insert(identity.clone(), Arc::clone(&credential));
-        Ok(credential)
+        let id = (key.vault.clone(), key.identity.clone());
+        if self
+            .vaults
+            .get(&id)
+            .is_some_and(|known| Arc::ptr_eq(known, vault))
+        {
+            self.vaults.remove(&id);
+        }
+        let same = |known: &Credential| Arc::ptr_eq(&known.tokens, &vault.credential.tokens);
+        if self.credentials.get(&key.identity).is_some_and(same) {
+            self.credentials.remove(&key.identity);
+        }
     }
 }
 

@@ -24,7 +24,15 @@ pub const SOON: Duration = Duration::from_secs(90);
 pub const KEYTIDE: &str = env!("CARGO_BIN_EXE_keytide");
 
 /// Short waits, so that tests are quick; the daemon's defaults are shown by the demo.
-pub const QUICK: [&str; 4] = ["--settle", "5s", "--min-rotation-interval", "1s"];
+pub const QUICK: [&str; 6] = [
+    "--settle",
+    "5s",
+    "--min-rotation-interval",
+    "1s",
+    // The second is nobody's, and no proxy is asked for it.
+    "--vault-dns-suffix",
+    "vault.azure.net,vault.invalid",
+];
 
 struct Shared {
     system: System,
@@ -101,17 +109,21 @@ impl Fixture {
 
     /// Lets the namespace mirror the secrets that the pattern means.
     pub async fn grant(&self, pattern: &str) {
-        let grant = json!({
+        self.apply(&self.grant_of(&self.namespace, pattern)).await;
+    }
+
+    /// Such a grant, as JSON to change before it is applied.
+    pub fn grant_of(&self, name: &str, pattern: &str) -> Value {
+        json!({
             "apiVersion": "keytide.dev/v1alpha1",
             "kind": "KeyVaultGrant",
-            "metadata": {"name": self.namespace},
+            "metadata": {"name": name},
             "spec": {
                 "vault": {"name": self.vault},
                 "namespaces": [self.namespace],
                 "objects": [{"kind": "secret", "name": pattern}],
             },
-        });
-        self.apply(&grant).await;
+        })
     }
 
     /// The dev vault, which holds the vaults of all tests.
@@ -227,6 +239,36 @@ impl Fixture {
         .await
     }
 
+    /// What the mirror's conditions say: type, status and reason.
+    pub async fn conditions(&self, mirror: &str) -> Vec<(String, String, String)> {
+        let mirror = self.mirrors().get(mirror).await.expect("the mirror");
+        let conditions = mirror.status.map(|status| status.conditions);
+        conditions
+            .unwrap_or_default()
+            .into_iter()
+            .map(|c| (c.type_, c.status, c.reason))
+            .collect()
+    }
+
+    /// The texts of all events of this reason about an object.
+    pub async fn events(&self, object: &str, reason: &str) -> Vec<String> {
+        let events: Api<k8s_openapi::api::events::v1::Event> =
+            Api::namespaced(self.client.clone(), &self.namespace);
+        let events = events.list(&Default::default()).await.expect("events");
+        events
+            .items
+            .into_iter()
+            .filter(|event| {
+                let about = event
+                    .regarding
+                    .as_ref()
+                    .and_then(|about| about.name.as_deref());
+                event.reason.as_deref() == Some(reason) && about == Some(object)
+            })
+            .filter_map(|event| event.note)
+            .collect()
+    }
+
     /// Waits until a key of a Secret has this content, and gives the Secret.
     pub async fn secret_has(&self, secret: &str, key: &str, value: &[u8]) -> Secret {
         eventually(
@@ -292,28 +334,11 @@ impl Fixture {
 
     /// Waits until there is an event of this reason about an object, and gives its text.
     pub async fn event(&self, object: &str, reason: &str) -> String {
-        let events: Api<k8s_openapi::api::events::v1::Event> =
-            Api::namespaced(self.client.clone(), &self.namespace);
-        eventually(
-            SOON,
-            &format!("an event {reason} about {object}"),
-            async || {
-                let events = events
-                    .list(&Default::default())
-                    .await
-                    .map_err(|error| error.to_string())?;
-                let found = events.items.iter().find(|event| {
-                    event.reason.as_deref() == Some(reason)
-                        && event
-                            .regarding
-                            .as_ref()
-                            .and_then(|about| about.name.as_deref())
-                            == Some(object)
-                });
-                let found = found.and_then(|event| event.note.clone());
-                found.ok_or_else(|| format!("{} other events", events.items.len()))
-            },
-        )
+        let what = format!("an event {reason} about {object}");
+        eventually(SOON, &what, async || {
+            let found = self.events(object, reason).await;
+            found.into_iter().next().ok_or_else(|| "none".to_owned())
+        })
         .await
     }
 

@@ -3,10 +3,15 @@
 #[path = "../testbed/mod.rs"]
 mod testbed;
 
+mod alone;
+mod chart;
 mod control_plane;
 mod docs;
+mod faults;
 mod fixture;
+mod identities;
 mod leaks;
 mod mirroring;
 mod processes;
 mod rotating;
+mod schema;

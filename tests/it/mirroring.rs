@@ -253,6 +253,42 @@ async fn a_mirror_that_gets_another_target_leaves_nothing_behind() {
 }
 
 #[tokio::test]
+async fn a_mirror_that_is_made_anew_goes_on_with_what_it_left_behind() {
+    let fixture = Fixture::new("anew").await;
+    let _daemon = fixture.daemon().await;
+    fixture.set("s", "v");
+    let mut mirror = fixture.mirror("m", "t", &[("one", "s"), ("two", "s")]);
+    mirror["spec"]["deletionPolicy"] = json!("Retain");
+    fixture.apply(&mirror).await;
+    let before = fixture.secret_has("t", "two", b"v").await;
+    fixture.reason("m", "Mirrored").await;
+    fixture
+        .mirrors()
+        .delete("m", &DeleteParams::default())
+        .await
+        .expect("deleted");
+
+    mirror["spec"]["data"] = json!([{"key": "one", "object": {"name": "s"}}]);
+    fixture.apply(&mirror).await;
+    fixture.reason("m", "Mirrored").await;
+    eventually(SOON, "key two and the old record are gone", async || {
+        let now = fixture
+            .secrets()
+            .get("t")
+            .await
+            .map_err(|error| error.to_string())?;
+        let keys: Vec<_> = now.data.iter().flatten().map(|(key, _)| key).collect();
+        let records = keytide::mirror::records(now.annotations());
+        if keys == ["one"] && records.len() == 1 && now.uid() == before.uid() {
+            Ok(())
+        } else {
+            Err(format!("{keys:?}, {records:?}"))
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn mirrors_of_one_object_share_its_reads() {
     let fixture = Fixture::new("sharing").await;
     let _daemon = fixture.daemon().await;

@@ -7,8 +7,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::testbed::daemon::Daemon;
-use crate::testbed::eventually;
 use crate::testbed::process::{Identity, Lifetime, Process};
+use crate::testbed::tools::tool;
+use crate::testbed::{eventually, shared};
 
 /// Serves `/readyz` and ends with exit code 7 on SIGTERM.
 const STAND_IN: &str = r#"
@@ -65,6 +66,55 @@ async fn a_daemon_that_ends_instead_of_getting_ready_is_reported_with_its_log() 
         .to_string();
     assert!(error.contains("exit code 2"), "{error}");
     assert!(error.contains("no-such-command"), "{error}");
+}
+
+/// Runs one test of this program in a program of its own.
+fn run_alone(test: &str, variable: (&str, &Path)) -> String {
+    let output = Command::new(env::current_exe().expect("this program"))
+        .args(["--exact", test, "--include-ignored", "--nocapture"])
+        .env(variable.0, variable.1)
+        .output()
+        .expect("started");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}{errors}");
+    assert!(said.contains("1 passed"), "{said}");
+    said
+}
+
+#[test]
+fn tools_of_kubebuilder_assets_come_before_the_pinned_ones() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let kubectl = folder.path().join("kubectl");
+    std::fs::write(&kubectl, "").expect("written");
+    let test = "processes::says_where_the_tools_are";
+    let said = run_alone(test, ("KUBEBUILDER_ASSETS", folder.path()));
+    let shown = kubectl.display().to_string();
+    assert!(said.lines().any(|line| line == shown), "{said}");
+    // What is not there is pinned.
+    assert!(
+        said.lines()
+            .any(|line| line.ends_with("/kwok") && !line.starts_with(&shown)),
+        "{said}"
+    );
+}
+
+#[test]
+#[ignore = "the part of another test that runs in a program of its own"]
+fn says_where_the_tools_are() {
+    for name in ["kubectl", "kwok"] {
+        println!("{}", tool(name).expect("a tool").display());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tests_run_in_a_cluster_that_is_there_and_leave_it_alone() {
+    let kubeconfig = shared().await.kubeconfig();
+    let test = "control_plane::a_service_account_may_do_only_what_it_was_granted";
+    let variable = ("KEYTIDE_TEST_KUBECONFIG", kubeconfig);
+    tokio::task::block_in_place(|| run_alone(test, variable));
+    let version = shared().await.client().await.apiserver_version().await;
+    version.expect("it is still there");
 }
 
 #[tokio::test]

@@ -1,7 +1,8 @@
 //! Rotation: which Deployments are rolled, when, and how often.
 
+use keytide::devvault::Fault;
 use kube::ResourceExt;
-use kube::api::{Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 
 use crate::fixture::{Fixture, QUICK, SOON, revision};
@@ -246,4 +247,120 @@ async fn content_that_comes_back_after_a_rollback_rolls_again() {
     fixture.sync_now("m").await;
     fixture.secret_has("t", "k", b"b").await;
     assert_eq!(revision(&fixture.settled("d", "t", "k").await), "5");
+}
+
+/// A Deployment with one container for each way to use a key of the Secret.
+fn of_all_uses(secret: &str) -> serde_json::Value {
+    let key = |key: &str| json!([{"key": key, "path": key}]);
+    let mount = |name: &str| json!([{"name": name, "mountPath": "/in"}]);
+    let init = json!({
+        "name": "init",
+        "image": "none",
+        "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": secret, "key": "init"}}}],
+    });
+    let containers = json!([
+        {"name": "variables", "image": "none", "envFrom": [{"secretRef": {"name": "whole"}}]},
+        {"name": "volume", "image": "none", "volumeMounts": mount("volume")},
+        {"name": "projected", "image": "none", "volumeMounts": mount("projected")},
+    ]);
+    let volumes = json!([
+        {"name": "volume", "secret": {"secretName": secret, "items": key("volume")}},
+        {"name": "projected", "projected": {"sources": [
+            {"secret": {"name": secret, "items": key("projected")}},
+        ]}},
+        {"name": "not-mounted", "secret": {"secretName": secret, "items": key("unused")}},
+    ]);
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "d", "annotations": {"keytide.dev/rotate": "true"}},
+        "spec": {
+            "replicas": 1,
+            "selector": {"matchLabels": {"app": "d"}},
+            "template": {
+                "metadata": {"labels": {"app": "d"}},
+                "spec": {"initContainers": [init], "containers": containers, "volumes": volumes},
+            },
+        },
+    })
+}
+
+#[tokio::test]
+async fn every_way_to_use_a_key_counts_and_no_other_key() {
+    let fixture = Fixture::new("uses").await;
+    let _daemon = fixture.daemon().await;
+    let keys = ["init", "volume", "projected", "unused", "whole"];
+    for key in keys {
+        fixture.set(key, "first");
+    }
+    let some = [keys[0], keys[1], keys[2], keys[3]].map(|key| (key, key));
+    fixture.apply(&fixture.mirror("m", "t", &some)).await;
+    fixture
+        .apply(&fixture.mirror("whole", "whole", &[("any", "whole")]))
+        .await;
+    fixture.secret_has("t", "init", b"first").await;
+    fixture.secret_has("whole", "any", b"first").await;
+    fixture.apply(&of_all_uses("t")).await;
+    fixture.settled("d", "t", "init").await;
+    let mut expected = 1;
+    for (object, mirror, secret, key) in [
+        ("init", "m", "t", "init"),
+        ("volume", "m", "t", "volume"),
+        ("projected", "m", "t", "projected"),
+        ("whole", "whole", "whole", "any"),
+    ] {
+        // Changed too each time, and no reason.
+        for (object, mirror) in [("unused", "m"), (object, mirror)] {
+            fixture.set(object, &format!("{secret} {key}"));
+            fixture.sync_now(mirror).await;
+        }
+        let content = format!("{secret} {key}");
+        fixture.secret_has(secret, key, content.as_bytes()).await;
+        let rolled = fixture.settled("d", secret, key).await;
+        expected += 1;
+        assert_eq!(revision(&rolled), expected.to_string(), "{object}");
+        assert!(!rolled.annotations()["keytide.dev/baseline"].contains("unused"));
+    }
+    fixture.set("unused", "last");
+    fixture.sync_now("m").await;
+    fixture.secret_has("t", "unused", b"last").await;
+    // A change that counts, after the one that doesn't: had that been a reason, there would be one revision more.
+    fixture.set("init", "last");
+    fixture.sync_now("m").await;
+    fixture.secret_has("t", "init", b"last").await;
+    let rolled = fixture.settled("d", "t", "init").await;
+    assert_eq!(revision(&rolled), (expected + 1).to_string());
+}
+
+#[tokio::test]
+async fn a_secret_that_is_deleted_and_comes_back_with_other_content_rolls_once() {
+    let fixture = Fixture::new("recreated").await;
+    let _daemon = fixture.daemon().await;
+    fixture.set("s", "first");
+    fixture
+        .apply(&fixture.mirror("m", "t", &[("k", "s")]))
+        .await;
+    fixture
+        .apply(&fixture.deployment("d", Some("true"), "t", "k"))
+        .await;
+    fixture.settled("d", "t", "k").await;
+    // It stays away for a while, since the vault fails.
+    let failing = fixture
+        .azure()
+        .set_faults(&fixture.vault, vec![Fault::status(500)]);
+    failing.expect("a fault");
+    let delete = DeleteParams::default();
+    fixture
+        .secrets()
+        .delete("t", &delete)
+        .await
+        .expect("deleted");
+    fixture.reason("m", "VaultError").await;
+    fixture.set("s", "second");
+    fixture
+        .azure()
+        .clear_faults(&fixture.vault)
+        .expect("a vault");
+    fixture.secret_has("t", "k", b"second").await;
+    assert_eq!(revision(&fixture.settled("d", "t", "k").await), "2");
 }

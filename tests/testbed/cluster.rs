@@ -80,6 +80,11 @@ impl Cluster {
         &self.kubeconfig
     }
 
+    /// What ServiceAccounts of namespace `keytide` asked for; none for a cluster that someone else runs.
+    pub fn audit_log(&self) -> Option<PathBuf> {
+        (!self.processes.is_empty()).then(|| audit_log(&self.folder))
+    }
+
     pub fn processes(&self) -> &[Process] {
         &self.processes
     }
@@ -123,7 +128,10 @@ impl Cluster {
             .push(run("etcd", etcd_arguments(&data, etcd, ports::free()?))?);
         self.processes.push(run(
             "kube-apiserver",
-            api_server_arguments(&certificates, nodes, etcd, port),
+            api_server_arguments(&certificates, nodes, etcd, port)
+                .into_iter()
+                .chain(audit_arguments(&self.folder)?)
+                .collect(),
         )?);
         unless_one_ends(&mut self.processes, answers(&client)).await?;
 
@@ -253,6 +261,27 @@ fn api_server_arguments(
     ];
     arguments.extend(for_nodes);
     arguments
+}
+
+/// Who else asks for what is of no interest, and much.
+const AUDIT_POLICY: &str = r#"{
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [{"level": "Metadata", "userGroups": ["system:serviceaccounts:keytide"]}, {"level": "None"}]
+}"#;
+
+fn audit_log(folder: &Path) -> PathBuf {
+    folder.join("logs").join("audit.log")
+}
+
+fn audit_arguments(folder: &Path) -> Result<[String; 2]> {
+    let policy = folder.join("audit-policy.json");
+    fs::write(&policy, AUDIT_POLICY)?;
+    Ok([
+        format!("--audit-policy-file={}", policy.display()),
+        format!("--audit-log-path={}", audit_log(folder).display()),
+    ])
 }
 
 fn controller_arguments(kubeconfig: &Path, certificates: &Certificates) -> Vec<String> {

@@ -26,11 +26,7 @@ pub async fn shared() -> &'static Testbed {
     static TESTBED: OnceCell<Result<Testbed, String>> = OnceCell::const_new();
     let testbed = TESTBED
         .get_or_init(async || {
-            let parent = match option_env!("CARGO_TARGET_TMPDIR") {
-                Some(folder) => Path::new(folder).join("testbed"),
-                None => env::temp_dir().join("keytide-testbed"),
-            };
-            Testbed::start(&parent)
+            Testbed::start(&scratch_parent())
                 .await
                 .map_err(|error| error.to_string())
         })
@@ -39,6 +35,14 @@ pub async fn shared() -> &'static Testbed {
     testbed
         .as_ref()
         .unwrap_or_else(|error| panic!("no testbed: {error}"))
+}
+
+/// Where the folders of all runs lie.
+pub fn scratch_parent() -> PathBuf {
+    match option_env!("CARGO_TARGET_TMPDIR") {
+        Some(folder) => Path::new(folder).join("testbed"),
+        None => env::temp_dir().join("keytide-testbed"),
+    }
 }
 
 /// Nothing in it belongs to a tokio runtime: each test has its own.
@@ -87,11 +91,18 @@ impl Output {
 impl Testbed {
     /// A cluster with its files in a new folder under `parent`, or the one that `KEYTIDE_TEST_KUBECONFIG` names.
     pub async fn start(parent: &Path) -> Result<Self> {
-        let scratch = Scratch::create(parent)?;
-        let cluster = match env::var_os("KEYTIDE_TEST_KUBECONFIG") {
-            Some(kubeconfig) => Cluster::existing(&scratch.folder, Path::new(&kubeconfig)),
-            None => Cluster::start(&scratch.folder, &Nodes::Fake).await?,
+        let Some(kubeconfig) = env::var_os("KEYTIDE_TEST_KUBECONFIG") else {
+            return Self::start_own(parent).await;
         };
+        let scratch = Scratch::create(parent)?;
+        let cluster = Cluster::existing(&scratch.folder, Path::new(&kubeconfig));
+        Self::of(cluster, scratch.folder.clone(), Some(scratch))
+    }
+
+    /// A cluster of the caller's own, whatever the environment says.
+    pub async fn start_own(parent: &Path) -> Result<Self> {
+        let scratch = Scratch::create(parent)?;
+        let cluster = Cluster::start(&scratch.folder, &Nodes::Fake).await?;
         Self::of(cluster, scratch.folder.clone(), Some(scratch))
     }
 
@@ -187,12 +198,41 @@ impl Testbed {
 
     /// As an administrator; `manifests` are YAML or JSON.
     pub async fn apply(&self, namespace: &str, manifests: &str) -> Output {
-        self.run(
-            "kubectl",
-            &["apply", "--namespace", namespace, "--filename", "-"],
-            manifests,
-        )
-        .await
+        let arguments = ["apply", "--namespace", namespace, "--filename", "-"];
+        self.kubectl_with(manifests, &arguments).await
+    }
+
+    /// kubectl with something on standard input.
+    pub async fn kubectl_with(&self, input: &str, arguments: &[&str]) -> Output {
+        self.run("kubectl", arguments, input).await
+    }
+
+    /// What was asked of the API server by ServiceAccounts of namespace `keytide`: a JSON object a line. None where the cluster
+    /// isn't ours.
+    pub fn audit_log(&self) -> Option<String> {
+        let path = self.cluster.audit_log()?;
+        fs::read_to_string(path).ok()
+    }
+
+    /// A folder for files of the caller's, which lives as long as this.
+    pub fn folder(&self, name: &str) -> PathBuf {
+        let folder = self.folder.join(self.unique(name));
+        fs::create_dir_all(&folder).expect("a folder");
+        folder
+    }
+
+    /// What someone types at a shell, with the testbed's kubectl and Helm first in the PATH.
+    pub async fn bash(&self, script: &str) -> Output {
+        self.run("bash", &["-euo", "pipefail"], script).await
+    }
+
+    /// Helm with values from standard input (`--values -`).
+    pub async fn helm_with(&self, values: &str, arguments: &[&str]) -> Output {
+        self.run("helm", arguments, values).await
+    }
+
+    pub async fn helm3_with(&self, values: &str, arguments: &[&str]) -> Output {
+        self.run("helm3", arguments, values).await
     }
 
     pub async fn helm(&self, arguments: &[&str]) -> Output {
@@ -205,11 +245,20 @@ impl Testbed {
 
     /// Runs a tool against the cluster, away from the user's own settings and caches.
     async fn run(&self, name: &str, arguments: &[&str], input: &str) -> Output {
-        let program = tool(name).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let found = |name| tool(name).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let program = match name {
+            "bash" => PathBuf::from(name),
+            _ => found(name),
+        };
+        let tools = [found("kubectl"), found("helm")];
+        let tools = tools.iter().filter_map(|tool| tool.parent());
+        let path = env::var_os("PATH").unwrap_or_default();
+        let path = tools.map(Path::to_owned).chain(env::split_paths(&path));
         let helm = self.folder.join("helm");
         let mut command = Command::new(program);
         without_proxy(&mut command)
             .args(arguments)
+            .env("PATH", env::join_paths(path).expect("no colon in them"))
             .env("KUBECONFIG", self.kubeconfig())
             .env("KUBECACHEDIR", self.folder.join("kubectl"))
             .env("KUBERC", "off")

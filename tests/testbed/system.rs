@@ -24,6 +24,7 @@ pub struct System {
     ca: PathBuf,
     kubeconfig: PathBuf,
     program: PathBuf,
+    namespace: String,
 }
 
 impl System {
@@ -34,12 +35,6 @@ impl System {
         seed: &str,
         values: &[&str],
     ) -> Result<Self> {
-        let vault = start_vault(Options {
-            seed: Seed::parse(seed)?,
-            ..Options::default()
-        })?;
-        let ca = testbed.log_file("dev-vault-ca.pem");
-        std::fs::write(&ca, vault.ca_pem())?;
         let mut arguments = vec![
             "upgrade",
             "--install",
@@ -53,12 +48,32 @@ impl System {
         arguments.extend(["--set", "replicaCount=0", "--set", "crds.upgrade=false"]);
         arguments.extend(values);
         testbed.helm(&arguments).await.ok();
-        let kubeconfig = testbed.service_account_kubeconfig(RELEASE, RELEASE).await;
+        Self::installed(testbed, program, seed, RELEASE, RELEASE).await
+    }
+
+    /// The same where the chart is installed already, in `namespace` and with this ServiceAccount.
+    pub async fn installed(
+        testbed: &Testbed,
+        program: &Path,
+        seed: &str,
+        namespace: &str,
+        service_account: &str,
+    ) -> Result<Self> {
+        let vault = start_vault(Options {
+            seed: Seed::parse(seed)?,
+            ..Options::default()
+        })?;
+        let ca = testbed.log_file("dev-vault-ca.pem");
+        std::fs::write(&ca, vault.ca_pem())?;
+        let kubeconfig = testbed
+            .service_account_kubeconfig(namespace, service_account)
+            .await;
         Ok(Self {
             vault,
             ca,
             kubeconfig,
             program: program.to_owned(),
+            namespace: namespace.to_owned(),
         })
     }
 
@@ -91,7 +106,7 @@ impl System {
             self.ca.display().to_string(),
             self.kubeconfig.display().to_string(),
         );
-        let mut all = vec!["run", "--namespace", RELEASE, "--ca-bundle", &ca];
+        let mut all = vec!["run", "--namespace", &self.namespace, "--ca-bundle", &ca];
         all.extend(arguments);
         let mut variables = vec![
             ("KUBECONFIG", kubeconfig.as_str()),

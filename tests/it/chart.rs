@@ -1,0 +1,733 @@
+//! The chart: what it renders, what it refuses, and how it is installed, upgraded and uninstalled.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use k8s_openapi::api::authorization::v1::{
+    ResourceRule, SelfSubjectRulesReview, SelfSubjectRulesReviewSpec,
+};
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::rbac::v1::ClusterRole;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use keytide::api::KeyVaultMirror;
+use kube::Client;
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+
+use crate::alone::{CRDS, alone};
+use crate::fixture::{Fixture, KEYTIDE, SOON};
+use crate::testbed::system::{CHART, RELEASE, System};
+use crate::testbed::{Testbed, eventually, kubeconfig, shared};
+
+/// Every value away from its default, as far as one can be with the others; what excludes them is in [`OTHERWISE`].
+const EVERYTHING: &str = r#"
+vaults:
+  youradorunnerskv:
+    namespaces: [runners, "team-*"]
+    objects: [{kind: secret, name: "*"}, {kind: secret, name: ado-pat}]
+  contoso-web.vault.azure.cn:
+    clientId: 00000000-0000-0000-0000-000000000001
+    tenantId: contoso.onmicrosoft.com
+    namespaces: ["*"]
+    objects: [{kind: secret, name: web-tls}]
+identity:
+  type: workloadIdentity
+  clientId: 01234567-89ab-cdef-0123-456789abcdef
+  tenantId: 01234567-89ab-cdef-0123-456789abcdee
+  projectedToken: true
+  authorityHost: https://login.partner.microsoftonline.cn/
+vaultDnsSuffixes: [vault.azure.net, vault.azure.cn]
+minRefreshInterval: 30s
+settle: 1m30s
+minRotationInterval: 2m
+digestKeySecret: digests
+log: {format: text, filter: "info,keytide=debug"}
+caBundle: {configMap: roots, key: bundle.crt}
+proxy:
+  httpsProxy: http://proxy.example.com:3128
+  httpProxy: http://proxy.example.com:3128
+  noProxy: 10.0.0.0/8,.example.com
+replicaCount: 0
+image:
+  repository: registry.example.com/keytide
+  tag: "1.2"
+  digest: sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
+  pullPolicy: Always
+imagePullSecrets: [{name: registry}]
+nameOverride: tide
+fullnameOverride: tide-of-keys
+serviceAccount: {name: tide, annotations: {example.com/owner: platform}}
+metrics:
+  service: {annotations: {prometheus.io/scrape: "true"}}
+  serviceMonitor: {labels: {release: prometheus}, interval: 30s, scrapeTimeout: 10s}
+resources: {requests: {cpu: 20m, memory: 64Mi}, limits: {memory: 256Mi}}
+priorityClassName: system-cluster-critical
+nodeSelector: {kubernetes.io/os: linux, pool: system}
+affinity:
+  nodeAffinity:
+    requiredDuringSchedulingIgnoredDuringExecution:
+      nodeSelectorTerms: [{matchExpressions: [{key: pool, operator: In, values: [system]}]}]
+tolerations: [{key: CriticalAddonsOnly, operator: Exists}]
+topologySpreadConstraints:
+  - {maxSkew: 1, topologyKey: topology.kubernetes.io/zone, whenUnsatisfiable: ScheduleAnyway, labelSelector: {}}
+terminationGracePeriodSeconds: 10
+dnsConfig: {options: [{name: ndots, value: "2"}]}
+hostAliases: [{ip: 10.1.2.3, hostnames: [youradorunnerskv.vault.azure.net]}]
+podAnnotations: {example.com/a: b}
+podLabels: {team: platform}
+extraEnv: [{name: RUST_BACKTRACE, value: "1"}, {name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}]
+extraEnvFrom: [{configMapRef: {name: more, optional: true}}]
+extraVolumes: [{name: extra, emptyDir: {}}]
+extraVolumeMounts: [{name: extra, mountPath: /extra}]
+"#;
+
+/// What [`EVERYTHING`] excludes.
+const OTHERWISE: &str = r#"
+identity: {type: environment}
+serviceAccount: {create: false, name: mine}
+caBundle: {secret: roots}
+crds: {upgrade: false}
+"#;
+
+/// Needs definitions that the testbed has not.
+const SERVICE_MONITOR: &str = "metrics: {serviceMonitor: {enabled: true, interval: 30s}}";
+
+async fn template(testbed: &Testbed, namespace: &str, values: &str, more: &[&str]) -> String {
+    let arguments = [
+        "template",
+        RELEASE,
+        CHART,
+        "--namespace",
+        namespace,
+        "--values",
+        "-",
+    ];
+    let arguments = [&arguments, more].concat();
+    testbed.helm_with(values, &arguments).await.ok()
+}
+
+fn yaml(text: &str) -> Value {
+    serde_saphyr::from_str(text).expect("YAML")
+}
+
+#[tokio::test]
+async fn helm_finds_nothing_to_complain_about() {
+    let testbed = shared().await;
+    for values in ["{}", EVERYTHING, OTHERWISE] {
+        let lint = ["lint", "--strict", CHART, "--values", "-"];
+        testbed.helm_with(values, &lint).await.ok();
+    }
+    testbed.helm3(&["lint", "--strict", CHART]).await.ok();
+}
+
+#[test]
+fn the_values_here_are_all_that_there_are() {
+    let defaults = fs::read_to_string(Path::new(CHART).join("values.yaml")).expect("values.yaml");
+    let here = [EVERYTHING, OTHERWISE, SERVICE_MONITOR].map(yaml);
+    let mut same = Vec::new();
+    unchanged("", &yaml(&defaults), &here, &mut same);
+    assert!(same.is_empty(), "nothing here changes {same:?}");
+}
+
+/// The paths of the values that keep their defaults everywhere.
+fn unchanged(path: &str, default: &Value, given: &[Value], same: &mut Vec<String>) {
+    match default {
+        Value::Object(fields) if !fields.is_empty() && path != "/nodeSelector" => {
+            for (name, default) in fields {
+                unchanged(&format!("{path}/{name}"), default, given, same);
+            }
+        }
+        default => {
+            let changes = |values: &Value| values.pointer(path).is_some_and(|v| v != default);
+            if !given.iter().any(changes) {
+                same.push(path.to_owned());
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_api_server_takes_all_that_is_rendered() {
+    // Its daemon's release brings the definitions.
+    let fixture = Fixture::without_grant("rendered").await;
+    for values in ["{}", EVERYTHING, OTHERWISE] {
+        let manifests = template(fixture.testbed, &fixture.namespace, values, &[]).await;
+        let apply = [
+            "apply",
+            "--server-side",
+            "--force-conflicts",
+            "--dry-run=server",
+        ];
+        let apply = [&apply[..], &["--validate=strict", "--filename", "-"]].concat();
+        let taken = fixture.testbed.kubectl_with(&manifests, &apply).await.ok();
+        let kinds = manifests.lines().filter(|line| line.starts_with("kind: "));
+        assert_eq!(taken.lines().count(), kinds.count(), "{taken}");
+    }
+}
+
+#[tokio::test]
+async fn a_service_monitor_is_rendered_where_there_is_one() {
+    let testbed = shared().await;
+    let known = ["--api-versions", "monitoring.coreos.com/v1/ServiceMonitor"];
+    let show = ["--show-only", "templates/metrics.yaml"];
+    let rendered = template(testbed, "n", SERVICE_MONITOR, &[&known[..], &show].concat()).await;
+    let monitor = rendered
+        .split("---")
+        .find(|text| text.contains("kind: ServiceMonitor"));
+    let monitor = yaml(monitor.expect("a ServiceMonitor"));
+    assert_eq!(monitor["spec"]["endpoints"][0]["interval"], "30s");
+    assert_eq!(monitor["spec"]["endpoints"][0]["port"], "http-metrics");
+    let refused = testbed
+        .helm_with(
+            SERVICE_MONITOR,
+            &["template", RELEASE, CHART, "--values", "-"],
+        )
+        .await;
+    assert!(
+        refused
+            .stderr
+            .contains("this cluster has no ServiceMonitor"),
+        "{}",
+        refused.stderr
+    );
+}
+
+/// Installs with wrong values, which must fail, leave nothing behind, and say all of this.
+async fn is_refused(values: &str, sentences: &[&str]) {
+    let testbed = shared().await;
+    let namespace = testbed.namespace("values").await;
+    let install = [
+        "install",
+        "wrong",
+        CHART,
+        "--namespace",
+        &namespace,
+        "--values",
+        "-",
+    ];
+    let output = testbed.helm_with(values, &install).await;
+    assert!(!output.success, "{values} was taken");
+    for sentence in sentences {
+        assert!(
+            output.stderr.contains(sentence),
+            "{sentence} is not in: {}",
+            output.stderr
+        );
+    }
+    let releases = testbed
+        .helm(&["list", "--namespace", &namespace, "--output", "json"])
+        .await;
+    assert_eq!(releases.ok().trim(), "[]");
+}
+
+#[tokio::test]
+async fn values_of_a_wrong_kind_stop_the_install() {
+    let values = "
+unknown: 1
+vaults: {contoso: {namespaces: [a], objects: [{kind: password, name: x}]}}
+identity: {type: magic}
+log: {format: xml}
+image: {digest: md5}
+";
+    let sentences = [
+        "additional properties 'unknown' not allowed",
+        "at '/vaults/contoso/objects/0/kind': value must be 'secret'",
+        "at '/identity/type': value must be one of 'auto'",
+        "'workloadIdentity'",
+        "'json', 'text'",
+        "digest",
+    ];
+    is_refused(values, &sentences).await;
+}
+
+#[tokio::test]
+async fn values_that_can_not_be_right_stop_the_install_with_a_sentence_each() {
+    let values = r#"
+vaults:
+  https://contoso.vault.azure.net: {namespaces: [a], objects: [{kind: secret, name: x}]}
+  contoso.example.com: {namespaces: [a], objects: [{kind: secret, name: x}]}
+  "-_": {namespaces: [a], objects: [{kind: secret, name: x}]}
+  empty: {}
+  wrong: {namespaces: [Upper], objects: [{kind: secret, name: a/b}, {kind: secret}], clientId: my-identity, tenantId: "?"}
+  same.vault.azure.net: {namespaces: [a], objects: [{kind: secret, name: x}]}
+  same-vault-azure-net: {namespaces: [a], objects: [{kind: secret, name: x}]}
+identity: {type: managedIdentity, projectedToken: true, authorityHost: "http://login"}
+serviceAccount: {create: false}
+replicaCount: 2
+settle: soon
+vaultDnsSuffixes: [vault.azure.net, net]
+caBundle: {configMap: a, secret: b}
+proxy: {httpsProxy: proxy.example.com}
+extraEnv: [{name: KEYTIDE_SETTLE, value: 1s}]
+"#;
+    let sentences = [
+        "without https:// and without a path, such as contoso.vault.azure.net",
+        "the daemon doesn't ask hosts outside vaultDnsSuffixes",
+        "is not a Key Vault's name",
+        "vaults.empty.namespaces is missing",
+        "vaults.empty.objects is missing",
+        "which no namespace can be called",
+        "which no vault object can be called",
+        "needs both kind and name",
+        "vaults.wrong.clientId is \"my-identity\"",
+        "vaults.wrong.tenantId is \"?\"",
+        "would both become the grant",
+        "identity.projectedToken is for workload identity",
+        "identity.projectedToken needs identity.clientId and identity.tenantId",
+        "write the Microsoft Entra endpoint with https://",
+        "write the name of a ServiceAccount",
+        "there is no leader election yet, so write 1",
+        "settle is \"soon\": write a number with its unit",
+        "write what follows the first dot of a vault's host",
+        "caBundle.configMap and caBundle.secret are both set",
+        "write the proxy with its scheme",
+        "extraEnv sets KEYTIDE_SETTLE, which is set by a value of its own already",
+    ];
+    is_refused(values, &sentences).await;
+}
+
+#[tokio::test]
+async fn the_notes_can_be_typed_as_they_are() {
+    let fixture = Fixture::without_grant("notes").await;
+    let namespace = &fixture.namespace;
+    let values = json!({
+        "replicaCount": 0,
+        "vaults": {&fixture.vault: {"namespaces": [namespace], "objects": [{"kind": "secret", "name": "*"}]}},
+    });
+    let install = [
+        "install",
+        "notes",
+        CHART,
+        "--namespace",
+        namespace,
+        "--values",
+        "-",
+    ];
+    let notes = fixture
+        .testbed
+        .helm_with(&values.to_string(), &install)
+        .await
+        .ok();
+    let example = notes
+        .lines()
+        .skip_while(|line| !line.contains("kubectl apply -f - <<EOF"))
+        .take_while(|line| !line.contains("Roll a Deployment"));
+    let example = example.collect::<Vec<_>>().join("\n");
+    fixture.testbed.bash(&example).await.ok();
+    let _daemon = fixture.daemon().await;
+    fixture.set("ado-pat", "v");
+    fixture.secret_has("adopat", "token", b"v").await;
+
+    let deployment = fixture
+        .deployment("NAME", None, "adopat", "token")
+        .to_string();
+    fixture
+        .apply(&serde_json::from_str(&deployment.replace("NAME", "web")).expect("JSON"))
+        .await;
+    let annotate = notes
+        .lines()
+        .find(|line| line.contains("kubectl annotate"))
+        .expect("a command");
+    fixture
+        .testbed
+        .bash(&annotate.replace("NAME", "web"))
+        .await
+        .ok();
+    fixture.settled("web", "adopat", "token").await;
+    let list = notes
+        .lines()
+        .find(|line| line.contains("kubectl get keyvaultmirrors"))
+        .expect("a command");
+    assert!(fixture.testbed.bash(list).await.ok().contains("adopat"));
+    for said in [
+        "Before you run `helm uninstall`",
+        "Delete removes the Secret,\nRetain keeps it",
+    ] {
+        assert!(notes.contains(said), "{said} is not in: {notes}");
+    }
+}
+
+#[tokio::test]
+async fn the_daemon_may_do_nothing_that_it_does_not_do() {
+    let fixture = Fixture::new("rbac").await;
+    let Some(_) = fixture.testbed.audit_log() else {
+        eprintln!("not checked: the audit log of this cluster is not ours to read");
+        return;
+    };
+    let _daemon = fixture.daemon().await;
+    // A mirror, a rotation, and a target that is left behind: what makes it use all of its rights.
+    fixture.set("s", "first");
+    fixture
+        .apply(&fixture.mirror("m", "before", &[("k", "s")]))
+        .await;
+    fixture.secret_has("before", "k", b"first").await;
+    fixture
+        .apply(&fixture.mirror("m", "t", &[("k", "s")]))
+        .await;
+    fixture.secret_has("t", "k", b"first").await;
+    fixture
+        .apply(&fixture.deployment("d", Some("true"), "t", "k"))
+        .await;
+    fixture.settled("d", "t", "k").await;
+    fixture.set("s", "second");
+    fixture.sync_now("m").await;
+    fixture.secret_has("t", "k", b"second").await;
+    fixture.settled("d", "t", "k").await;
+
+    let roles: Api<ClusterRole> = Api::all(fixture.client.clone());
+    let rules = roles
+        .get(RELEASE)
+        .await
+        .expect("the role")
+        .rules
+        .expect("rules");
+    let mut granted = BTreeSet::new();
+    for rule in &rules {
+        for resource in rule.resources.iter().flatten() {
+            for verb in &rule.verbs {
+                let group = rule.api_groups.iter().flatten().next().expect("a group");
+                granted.insert([group.clone(), resource.clone(), verb.clone()]);
+            }
+        }
+    }
+    eventually(SOON, "every right is used", async || {
+        let log = fixture.testbed.audit_log().unwrap_or_default();
+        let used: BTreeSet<[String; 3]> = log.lines().filter_map(used_right).collect();
+        let unused: Vec<_> = granted.difference(&used).collect();
+        if unused.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{unused:?}"))
+        }
+    })
+    .await;
+}
+
+/// API group, resource and verb of a request in the audit log.
+fn used_right(line: &str) -> Option<[String; 3]> {
+    // The last line may be half written.
+    let event: Value = serde_json::from_str(line).ok()?;
+    let about = &event["objectRef"];
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let resource = match text(&about["subresource"]) {
+        Some(subresource) => format!("{}/{subresource}", text(&about["resource"])?),
+        None => text(&about["resource"])?,
+    };
+    let group = text(&about["apiGroup"]).unwrap_or_default();
+    Some([group, resource, text(&event["verb"])?])
+}
+
+fn keytide(arguments: &[&str], kubeconfig: &Path) -> std::process::Output {
+    Command::new(KEYTIDE)
+        .args(arguments)
+        .env_clear()
+        .env("KUBECONFIG", kubeconfig)
+        .output()
+        .expect("keytide runs")
+}
+
+#[tokio::test]
+async fn a_daemon_without_definitions_says_what_to_run_and_goes_on_after_it() {
+    let alone = alone().await;
+    let system = System::start(alone.testbed, Path::new(KEYTIDE), "{}", &[]).await;
+    let system = system.expect("a system");
+    let delete = ["delete", "customresourcedefinition", CRDS[0], CRDS[1]];
+    alone.testbed.kubectl(&delete).await.ok();
+    let log = alone.testbed.log_file("keytide-without-crds.log");
+    let mut daemon = system.start_daemon(&log, &[], &[]).expect("a daemon");
+    eventually(SOON, "it says what is missing", async || {
+        let (status, said) = daemon
+            .get("/readyz")
+            .await
+            .map_err(|error| error.to_string())?;
+        let sentence =
+            "the CustomResourceDefinition of KeyVaultMirror is missing; run: keytide crd --apply\n";
+        if (status, said.as_str()) == (503, sentence) {
+            Ok(())
+        } else {
+            Err(format!("{status}: {said}"))
+        }
+    })
+    .await;
+    assert_eq!(daemon.get("/healthz").await.expect("an answer").0, 200);
+    let applied = keytide(&["crd", "--apply"], alone.testbed.kubeconfig());
+    assert!(applied.status.success(), "{applied:?}");
+    daemon.wait_ready().await.expect("ready");
+}
+
+#[tokio::test]
+async fn the_hook_brings_the_definitions_up_to_date_and_can_do_nothing_else() {
+    let alone = alone().await;
+    let testbed = alone.testbed;
+    let namespace = testbed.namespace("hook").await;
+    let install = [
+        "install",
+        RELEASE,
+        CHART,
+        "--namespace",
+        &namespace,
+        "--set",
+        "replicaCount=0",
+    ];
+    testbed.helm(&install).await.ok();
+    let client = testbed.client().await;
+    let crds: Api<CustomResourceDefinition> = Api::all(client);
+    let mut specs = Vec::new();
+    for name in CRDS {
+        specs.push(crds.get(name).await.expect("a definition").spec);
+        let older = json!([{"op": "remove", "path": "/spec/versions/0/additionalPrinterColumns"}]);
+        let older = serde_json::from_value(older).expect("a patch");
+        let older = Patch::Json::<()>(older);
+        crds.patch(name, &PatchParams::default(), &older)
+            .await
+            .expect("patched");
+    }
+
+    let hook = template(
+        testbed,
+        &namespace,
+        "{}",
+        &["--show-only", "templates/crd-upgrade.yaml"],
+    )
+    .await;
+    let accounts: Vec<&str> = hook
+        .split("\n---\n")
+        .filter(|text| !text.contains("kind: Job"))
+        .collect();
+    testbed
+        .apply(&namespace, &accounts.join("\n---\n"))
+        .await
+        .ok();
+    let account = format!("{RELEASE}-crds");
+    let path = testbed
+        .service_account_kubeconfig(&namespace, &account)
+        .await;
+    let applied = keytide(&["crd", "--apply"], &path);
+    assert!(applied.status.success(), "{applied:?}");
+    for (name, spec) in CRDS.iter().zip(specs) {
+        assert_eq!(
+            crds.get(name).await.expect("a definition").spec,
+            spec,
+            "{name}"
+        );
+    }
+
+    // What every ServiceAccount may do is not the hook's.
+    let default = testbed
+        .service_account_kubeconfig(&namespace, "default")
+        .await;
+    let everybodys = rights(&default, &namespace).await;
+    let mut rights = rights(&path, &namespace).await;
+    rights.retain(|right| !everybodys.contains(right));
+    let [right] = rights.as_slice() else {
+        panic!("{rights:?}")
+    };
+    let names = right.resource_names.as_deref();
+    assert_eq!(names, Some(CRDS.map(String::from).as_slice()));
+    let resources = right.resources.as_deref();
+    assert_eq!(
+        resources,
+        Some(["customresourcedefinitions".to_owned()].as_slice())
+    );
+    assert_eq!(right.verbs, ["get", "create", "patch"]);
+}
+
+/// What a kubeconfig's user may do in a namespace, by what the API server says.
+async fn rights(kubeconfig: &Path, namespace: &str) -> Vec<ResourceRule> {
+    let client = kubeconfig::client(kubeconfig).await.expect("a client");
+    let review = SelfSubjectRulesReview {
+        spec: SelfSubjectRulesReviewSpec {
+            namespace: Some(namespace.to_owned()),
+        },
+        ..SelfSubjectRulesReview::default()
+    };
+    let review = Api::all(client)
+        .create(&PostParams::default(), &review)
+        .await;
+    review
+        .expect("a review")
+        .status
+        .expect("rules")
+        .resource_rules
+}
+
+/// A chart of someone's that brings the daemon, its grants, mirrors and a workload in one release.
+fn parent_chart(testbed: &Testbed) -> String {
+    let folder = testbed.folder("parent");
+    let templates = folder.join("templates");
+    fs::create_dir_all(&templates).expect("a folder");
+    copy(Path::new(CHART), &folder.join("charts").join("keytide"));
+    let chart = "{apiVersion: v2, name: parent, version: 0.1.0, dependencies: [{name: keytide, version: '>0'}]}";
+    fs::write(folder.join("Chart.yaml"), chart).expect("written");
+    let mirror = |name: &str, policy: &str| {
+        json!({
+            "apiVersion": "keytide.dev/v1alpha1",
+            "kind": "KeyVaultMirror",
+            "metadata": {"name": name},
+            "spec": {
+                "vault": {"name": "contoso"},
+                "refreshInterval": "10s",
+                "data": [{"key": "k", "object": {"name": "s"}}],
+                "target": {"name": name},
+                "deletionPolicy": policy,
+            },
+        })
+    };
+    let deployment = json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "web", "annotations": {"keytide.dev/rotate": "goes"}},
+        "spec": {
+            "replicas": 2,
+            "selector": {"matchLabels": {"app": "web"}},
+            "template": {
+                "metadata": {"labels": {"app": "web"}},
+                "spec": {"containers": [{
+                    "name": "web",
+                    "image": "none",
+                    "envFrom": [{"secretRef": {"name": "goes"}}],
+                }]},
+            },
+        },
+    });
+    let all = [
+        mirror("goes", "Delete"),
+        mirror("stays", "Retain"),
+        deployment,
+    ];
+    let all = all.map(|manifest| manifest.to_string());
+    fs::write(templates.join("all.yaml"), all.join("\n---\n")).expect("written");
+    folder.display().to_string()
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a folder");
+    for entry in fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).expect("copied");
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_release_by_helm_4_brings_everything_and_takes_its_own_along() {
+    one_release(async |testbed, values, arguments| testbed.helm_with(values, arguments).await.ok())
+        .await;
+}
+
+#[tokio::test]
+async fn one_release_by_helm_3_brings_everything_and_takes_its_own_along() {
+    one_release(async |testbed, values, arguments| {
+        testbed.helm3_with(values, arguments).await.ok()
+    })
+    .await;
+}
+
+async fn one_release(helm: impl AsyncFn(&Testbed, &str, &[&str]) -> String) {
+    let alone = alone().await;
+    let testbed = alone.testbed;
+    let (inside, outside) = (
+        testbed.namespace("inside").await,
+        testbed.namespace("outside").await,
+    );
+    let chart = parent_chart(testbed);
+    let grant = json!({"namespaces": ["*"], "objects": [{"kind": "secret", "name": "*"}]});
+    let values = json!({"keytide": {"replicaCount": 0, "vaults": {"contoso": grant}}}).to_string();
+    let install = [
+        "install",
+        "all",
+        &chart,
+        "--namespace",
+        &inside,
+        "--values",
+        "-",
+    ];
+    helm(testbed, &values, &install).await;
+    let seed = "vaults: {contoso: {secrets: {s: value}}}";
+    let system = System::installed(testbed, Path::new(KEYTIDE), seed, &inside, "all-keytide");
+    let system = system.await.expect("a system");
+    let log = testbed.log_file("keytide-one-release.log");
+    let daemon = system.daemon(&log, &[], &[]).await.expect("a daemon");
+    let client = testbed.client().await;
+    exists(&client, &inside, "goes", true).await;
+    exists(&client, &inside, "stays", true).await;
+    let manifest = testbed
+        .kubectl(&["get", "kvm", "stays", "-n", &inside, "-o", "json"])
+        .await
+        .ok();
+    let mut manifest: Value = serde_json::from_str(&manifest).expect("JSON");
+    manifest["metadata"] = json!({"name": "stays"});
+    manifest["spec"]["deletionPolicy"] = json!("Delete");
+    testbed.apply(&outside, &manifest.to_string()).await.ok();
+    exists(&client, &outside, "stays", true).await;
+    let deployments: Api<k8s_openapi::api::apps::v1::Deployment> =
+        Api::namespaced(client.clone(), &inside);
+    let web = eventually(SOON, "the content is recorded", async || {
+        let web = deployments
+            .get("web")
+            .await
+            .map_err(|error| error.to_string())?;
+        let annotations = web.metadata.annotations.unwrap_or_default();
+        if annotations.contains_key("keytide.dev/baseline") {
+            Ok(annotations)
+        } else {
+            Err(format!("{annotations:?}"))
+        }
+    })
+    .await;
+    assert_eq!(
+        web["deployment.kubernetes.io/revision"], "1",
+        "the installation restarted it"
+    );
+    let events = testbed
+        .kubectl(&["get", "events", "-n", &inside])
+        .await
+        .ok();
+    assert!(!events.contains("NothingToRotate"), "{events}");
+
+    // As the Pod's end is part of it.
+    drop(daemon);
+    helm(testbed, "", &["uninstall", "all", "--namespace", &inside]).await;
+    exists(&client, &inside, "goes", false).await;
+    let mirrors: Api<KeyVaultMirror> = Api::all(client.clone());
+    let left = mirrors
+        .list(&Default::default())
+        .await
+        .expect("the definitions stay")
+        .items;
+    let left: Vec<_> = left
+        .iter()
+        .map(|mirror| mirror.metadata.namespace.as_deref())
+        .collect();
+    assert_eq!(left, [Some(outside.as_str())]);
+    exists(&client, &inside, "stays", true).await;
+    exists(&client, &outside, "stays", true).await;
+}
+
+/// Waits until a Secret is there, with its content, or until it is gone.
+async fn exists(client: &Client, namespace: &str, name: &str, wanted: bool) {
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    eventually(
+        SOON,
+        &format!("Secret {name} of {namespace} is there: {wanted}"),
+        async || {
+            let secret = secrets
+                .get_opt(name)
+                .await
+                .map_err(|error| error.to_string())?;
+            let content = secret.and_then(|secret| secret.data?.remove("k"));
+            match content {
+                Some(content) if wanted && content.0 == b"value" => Ok(()),
+                None if !wanted => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        },
+    )
+    .await;
+}
