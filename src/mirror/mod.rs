@@ -43,16 +43,18 @@ use self::plan::{Desired, Existing, Plan, Rival, plan};
 use self::record::Content;
 use self::schedule::{Ticks, backoff, interval};
 use self::status::{Failure, Outcome, status};
-use self::sweep::{LiveMirrors, Sweep, leftovers};
+use self::sweep::{LiveMirrors, Sweep, all_wanted, leftovers};
 use crate::api::{KeyVaultGrant, KeyVaultMirror, condition};
 use crate::clock::ServerClock;
+use crate::daemon::Stop;
 use crate::digest::{DigestKey, Place};
 use crate::render::{Rendered, render};
 use crate::telemetry::{Events, Kind, Metrics};
 use crate::vault::{DnsSuffixes, LINGER, ReadKey, Reader, VaultErrorKind};
-use crate::watch;
+use crate::watch::{self, Index};
 
 pub use self::activity::{Activity, State};
+pub use self::ownership::trim_target;
 pub use self::plan::MIRRORED_LABEL;
 pub use self::record::{KeyRecord, Record, records};
 
@@ -60,6 +62,8 @@ pub use self::record::{KeyRecord, Record, records};
 const SYNC_NOW: &str = "keytide.dev/sync-now";
 /// How often leftovers are looked for though nothing happened.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+/// Least time between two such looks.
+const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 /// Pause after someone else wrote at the same moment.
 const RACE_PAUSE: Duration = Duration::from_millis(500);
 
@@ -73,6 +77,7 @@ pub struct Mirrors {
     /// No mirror asks its vault more often.
     pub min_refresh_interval: Duration,
     pub mirrors: Store<KeyVaultMirror>,
+    pub mirrors_by_target: Index<KeyVaultMirror>,
     pub grants: Store<KeyVaultGrant>,
     pub targets: Store<PartialObjectMeta<Secret>>,
     pub activity: Activity,
@@ -80,7 +85,7 @@ pub struct Mirrors {
     pub metrics: Arc<Metrics>,
     pub memories: Memories,
     /// Says that a mirror came, changed or went, so that leftovers may be there.
-    pub mirrors_touched: Notify,
+    pub mirrors_touched: Arc<Notify>,
 }
 
 /// What the controller remembers of each mirror, by its UID, to know when a look at the vault is due. Losing it costs a read.
@@ -117,13 +122,14 @@ pub struct Triggers {
     pub grants: mpsc::UnboundedReceiver<()>,
 }
 
-/// Runs the controller for ever.
-pub async fn run(mirrors: Arc<Mirrors>, triggers: Triggers) {
+/// Runs the controller until `stop`, and then until what is under way is done.
+pub async fn run(mirrors: Arc<Mirrors>, triggers: Triggers, stop: Stop) {
     let store = mirrors.mirrors.clone();
-    let sweeping = Arc::clone(&mirrors).sweep_for_ever();
+    let sweeping = Arc::clone(&mirrors).sweep_until(stop.clone());
     let controller = Controller::for_stream(futures::stream::pending(), store)
         .reconcile_on(futures::stream::select(triggers.mirrors, triggers.targets))
         .reconcile_all_on(triggers.grants)
+        .graceful_shutdown_on(stop)
         .run(Mirrors::reconcile, |_, error, _| match *error {}, mirrors)
         .for_each(|_| std::future::ready(()));
     futures::join!(controller, sweeping);
@@ -350,12 +356,13 @@ impl Mirrors {
         let precedence = |mirror: &KeyVaultMirror| {
             (mirror.creation_timestamp().map(|time| time.0), mirror.uid())
         };
-        self.mirrors
-            .state()
+        let namespace = mirror.namespace().unwrap_or_default();
+        self.mirrors_by_target
+            .get(&namespace, &mirror.spec.target.name)
             .iter()
+            .filter_map(|other| self.mirrors.get(other))
             .filter(|other| {
-                other.namespace() == mirror.namespace()
-                    && other.uid() != mirror.uid()
+                other.uid() != mirror.uid()
                     && other.spec.target.name == mirror.spec.target.name
                     && other.metadata.deletion_timestamp.is_none()
             })
@@ -369,7 +376,7 @@ impl Mirrors {
                     .iter()
                     .map(|entry| entry.key.clone())
                     .collect(),
-                precedes: precedence(other) < precedence(mirror),
+                precedes: precedence(&other) < precedence(mirror),
             })
             .collect()
     }
@@ -483,43 +490,87 @@ impl Mirrors {
                 )
                 .await;
         }
-        let api: Api<KeyVaultMirror> = Api::namespaced(self.client.clone(), &namespace);
-        let patch = Patch::Merge(json!({"status": after}));
-        match api
-            .patch_status(&name, &PatchParams::default(), &patch)
-            .await
-        {
-            Ok(_) => {}
-            Err(kube::Error::Api(status)) if status.code == 404 => {}
-            Err(error) => {
-                tracing::warn!(%error, "the status can't be written; that is tried again")
-            }
+        if let Err(error) = self.write_status(mirror, outcome, now).await {
+            tracing::warn!(%error, "the status can't be written; that is tried again");
         }
     }
 
-    async fn sweep_for_ever(self: Arc<Self>) {
-        let mut interval = tokio::time::interval(SWEEP_INTERVAL);
-        loop {
-            tokio::select! {
-                _ = interval.tick() => {}
-                () = self.mirrors_touched.notified() => {}
+    /// Writes a status on the mirror that it was decided on. Where only the cache lags behind, what it lags behind is looked at;
+    /// a mirror that wants something else now, or is gone, is told of its own attempt.
+    async fn write_status(
+        &self,
+        mirror: &KeyVaultMirror,
+        outcome: &Outcome<'_>,
+        now: Timestamp,
+    ) -> Result<(), kube::Error> {
+        let (namespace, name) = (mirror.namespace().unwrap_or_default(), mirror.name_any());
+        let api: Api<KeyVaultMirror> = Api::namespaced(self.client.clone(), &namespace);
+        let write = async |mirror: &KeyVaultMirror| {
+            let patch = json!({
+                "metadata": {"uid": mirror.uid(), "resourceVersion": mirror.resource_version()},
+                "status": status(mirror, outcome, now),
+            });
+            let written = api
+                .patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch))
+                .await;
+            match written {
+                Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+                written => written.map(drop),
             }
-            self.sweep().await;
+        };
+        match write(mirror).await {
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            written => return written,
+        }
+        match api.get_opt(&name).await? {
+            Some(latest)
+                if latest.uid() == mirror.uid()
+                    && latest.metadata.generation == mirror.metadata.generation =>
+            {
+                write(&latest).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn sweep_until(self: Arc<Self>, stop: Stop) {
+        let mut interval = tokio::time::interval(SWEEP_INTERVAL);
+        let sweeps = async {
+            loop {
+                tokio::select! {
+                    _ = interval.tick() => {}
+                    () = self.mirrors_touched.notified() => {}
+                }
+                self.sweep().await;
+                tokio::time::sleep(SWEEP_PAUSE).await;
+            }
+        };
+        tokio::select! {
+            () = sweeps => {}
+            () = stop => {}
         }
     }
 
     /// Removes what mirrors that are gone, or have another target now, left behind.
     async fn sweep(&self) {
         let mirrors = self.mirrors.state();
+        let mut live: HashMap<Option<String>, LiveMirrors> = HashMap::new();
+        for mirror in &mirrors {
+            live.entry(mirror.namespace()).or_default().extend(
+                mirror
+                    .uid()
+                    .map(|uid| (uid, mirror.spec.target.name.clone())),
+            );
+        }
+        let none = LiveMirrors::new();
         for target in self.targets.state() {
+            let live = live.get(&target.namespace()).unwrap_or(&none);
             let (namespace, name) = (target.namespace().unwrap_or_default(), target.name_any());
-            let live: LiveMirrors = mirrors
-                .iter()
-                .filter(|mirror| mirror.namespace().as_ref() == Some(&namespace))
-                .filter_map(|mirror| Some((mirror.uid()?, mirror.spec.target.name.clone())))
-                .collect();
+            if all_wanted(&name, target.annotations(), live) {
+                continue;
+            }
             let existing = Existing::of(target.meta());
-            for sweep in leftovers(&name, &existing, &live) {
+            for sweep in leftovers(&name, &existing, live) {
                 if let Err(error) = self.sweep_one(&namespace, &name, &existing, &sweep).await {
                     tracing::warn!(%namespace, target = %name, %error, "a leftover can't be removed; that is tried again");
                 }
@@ -559,8 +610,9 @@ impl Mirrors {
         );
         match sweep {
             Sweep::Withdraw { uid, .. } => {
-                let seen = (existing.uid.as_str(), existing.resource_version.as_str());
-                targets.withdraw(target, uid, Some(seen)).await
+                targets
+                    .withdraw(target, uid, &existing.uid, &existing.resource_version)
+                    .await
             }
             Sweep::Delete { .. } => {
                 targets

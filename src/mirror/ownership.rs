@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
+use kube::core::PartialObjectMeta;
 use serde_json::Value;
 
 /// Start of a mirror's name as a field manager; its UID follows.
@@ -39,8 +41,10 @@ impl Ownership {
             let fields = managers
                 .entry(entry.manager.clone().unwrap_or_default())
                 .or_default();
-            let Some(tree) = entry.fields_v1.as_ref().map(|fields| &fields.0) else {
-                continue;
+            let tree = match entry.fields_v1.as_ref().map(|fields| &fields.0) {
+                None => continue,
+                Some(Value::String(trimmed)) => &serde_json::from_str(trimmed).unwrap_or_default(),
+                Some(tree) => tree,
             };
             fields.data.extend(names(&tree["f:data"], "f:"));
             fields
@@ -80,6 +84,20 @@ impl Ownership {
     }
 }
 
+/// Drops from a cached target what no decision needs, and keeps the rest small: the tree of managed fields, of which a store
+/// of 10,000 targets would mostly consist, becomes its own JSON text. [`Ownership::of`] reads either.
+pub fn trim_target(target: &mut PartialObjectMeta<Secret>) {
+    for entry in target.metadata.managed_fields.iter_mut().flatten() {
+        let tree = entry.fields_v1.take().map(|fields| fields.0);
+        let text = tree.map(|tree| Value::String(tree.to_string()));
+        *entry = ManagedFieldsEntry {
+            manager: entry.manager.take(),
+            fields_v1: text.map(FieldsV1),
+            ..Default::default()
+        };
+    }
+}
+
 fn names(tree: &Value, prefix: &str) -> impl Iterator<Item = String> {
     tree.as_object()
         .into_iter()
@@ -91,7 +109,6 @@ fn names(tree: &Value, prefix: &str) -> impl Iterator<Item = String> {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::FieldsV1;
     use serde_json::json;
 
     use super::*;
@@ -119,5 +136,17 @@ mod tests {
         assert_eq!(ownership.outsider("other"), Some("kubectl-edit"));
         assert_eq!(ownership.outsider("token"), None);
         assert!(ownership.has_outsiders());
+    }
+
+    #[test]
+    fn a_trimmed_target_says_the_same() {
+        let fields = json!({"f:data": {"f:token": {}}, "f:metadata": {"f:labels": {"f:l": {}}}});
+        let entries = vec![entry("keytide/u1", fields), entry("kubectl", json!({}))];
+        let mut target = PartialObjectMeta::<Secret>::default();
+        target.metadata.managed_fields = Some(entries.clone());
+        trim_target(&mut target);
+        let trimmed = target.metadata.managed_fields.expect("entries");
+        assert_ne!(trimmed, entries);
+        assert_eq!(Ownership::of(&trimmed), Ownership::of(&entries));
     }
 }

@@ -49,6 +49,13 @@ pub fn annotation(uid: &str) -> String {
     format!("{ANNOTATION_PREFIX}{uid}")
 }
 
+/// UIDs of the mirrors that have a record on a target, readable or not.
+pub fn mirror_uids(annotations: &BTreeMap<String, String>) -> impl Iterator<Item = &str> {
+    annotations
+        .keys()
+        .filter_map(|name| name.strip_prefix(ANNOTATION_PREFIX))
+}
+
 /// The records on a target, by UID of the mirror. One that can't be read is as good as none: it is written anew.
 pub fn records(annotations: &BTreeMap<String, String>) -> BTreeMap<String, Record> {
     annotations

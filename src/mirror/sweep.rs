@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::plan::Existing;
+use super::record::mirror_uids;
 use crate::api::DeletionPolicy;
 
 /// A mirror as far as sweeping is concerned: its UID, and the name of its target.
@@ -17,6 +18,15 @@ pub enum Sweep {
     Withdraw { mirror: String, uid: String },
     /// Delete the target; nobody else has a part in it.
     Delete { mirror: String, uid: String },
+}
+
+/// Whether there is surely nothing left over on the target called `target`; cheaper to know than what is.
+pub fn all_wanted(
+    target: &str,
+    annotations: &BTreeMap<String, String>,
+    live: &LiveMirrors,
+) -> bool {
+    mirror_uids(annotations).all(|uid| live.get(uid).is_some_and(|name| name == target))
 }
 
 /// What is left over on the target called `target`.
@@ -51,7 +61,7 @@ mod tests {
 
     use super::*;
     use crate::mirror::ownership::Ownership;
-    use crate::mirror::record::{KeyRecord, Record};
+    use crate::mirror::record::{KeyRecord, Record, annotation};
 
     fn target(uids: &[&str], policy: DeletionPolicy, outsider: bool) -> Existing {
         let key = KeyRecord {
@@ -135,6 +145,15 @@ mod tests {
             &live(&[("a", "new")]),
         );
         assert!(matches!(withdraw[..], [Sweep::Withdraw { .. }]));
+    }
+
+    #[test]
+    fn a_target_is_looked_at_if_not_all_of_its_mirrors_want_it() {
+        let annotations = ["a", "b"].map(|uid| (annotation(uid), String::new()));
+        let wanted = |mirrors| all_wanted("t", &annotations.clone().into(), &live(mirrors));
+        assert!(wanted(&[("a", "t"), ("b", "t"), ("c", "other")]));
+        assert!(!wanted(&[("a", "t")]));
+        assert!(!wanted(&[("a", "t"), ("b", "other")]));
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod testbed;
 
 mod control_plane;
 mod fixture;
+mod leading;
 mod leaks;
 mod mirroring;
 mod processes;

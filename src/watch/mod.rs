@@ -1,7 +1,10 @@
 //! Watches that fill a store and tell others what was touched.
 
+mod index;
+
 use std::fmt::Debug;
 use std::hash::Hash;
+use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
 use kube::Resource;
@@ -10,27 +13,51 @@ use kube::runtime::reflector::{ObjectRef, Store, store};
 use kube::runtime::utils::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 
-/// Follows a watch for ever: fills the store, calls `touched` for every object that came, changed or went, and retries with
-/// backoff. Errors go to `failed`.
+pub use self::index::Index;
+
+/// What a watch has seen; the store has it already.
+#[derive(Debug)]
+pub enum Change<'a, K> {
+    /// An object came or changed.
+    Applied(&'a K),
+    /// An object went.
+    Deleted(&'a K),
+    /// The watch began anew, and this is all there is.
+    Listed(&'a [Arc<K>]),
+}
+
+impl<'a, K> Change<'a, K> {
+    /// The objects that may not be as they were.
+    pub fn objects(&self) -> Box<dyn Iterator<Item = &'a K> + 'a> {
+        match *self {
+            Self::Applied(object) | Self::Deleted(object) => Box::new(std::iter::once(object)),
+            Self::Listed(objects) => Box::new(objects.iter().map(AsRef::as_ref)),
+        }
+    }
+}
+
+/// Follows a watch for ever: fills the store, tells `changed` what it saw, and retries with backoff. Errors go to `failed`.
 pub async fn follow<K>(
     stream: impl Stream<Item = Result<Event<K>, watcher::Error>> + Send,
     mut writer: Writer<K>,
-    touched: impl Fn(&K) + Send,
+    changed: impl Fn(Change<'_, K>) + Send,
     failed: impl Fn(&watcher::Error) + Send,
 ) where
     K: Resource + Clone + Send + Sync + 'static,
     K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
 {
     let mut stream = std::pin::pin!(stream.default_backoff());
+    let store = writer.as_reader();
     while let Some(event) = stream.next().await {
         match event {
             Ok(event) => {
                 writer.apply_watcher_event(&event);
                 match &event {
-                    Event::Apply(object) | Event::InitApply(object) | Event::Delete(object) => {
-                        touched(object)
-                    }
-                    Event::Init | Event::InitDone => {}
+                    Event::Apply(object) => changed(Change::Applied(object)),
+                    Event::Delete(object) => changed(Change::Deleted(object)),
+                    // The store takes a list in when it is whole, so that is when there is something to look at.
+                    Event::Init | Event::InitApply(_) => {}
+                    Event::InitDone => changed(Change::Listed(&store.state())),
                 }
             }
             Err(error) => failed(&error),
