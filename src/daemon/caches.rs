@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
 
+use futures::TryStreamExt;
 use futures::channel::mpsc;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Secret;
@@ -11,13 +12,13 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::store::WriterDropped;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::{self, Config, watcher};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Api, Client, Resource};
 use tokio::sync::Notify;
 
 use crate::api::{KeyVaultGrant, KeyVaultMirror};
-use crate::mirror::{self, MIRRORED_LABEL, mirrors_of};
+use crate::mirror::{self, MIRRORED_LABEL, Target, mirrors_of};
 use crate::rotation;
-use crate::watch::{Change, Index, follow, new_store};
+use crate::watch::{Change, Index, follow, keep, new_store};
 
 /// What the daemon knows of the cluster, kept up to date whether it leads or not.
 pub struct Caches {
@@ -25,7 +26,7 @@ pub struct Caches {
     pub mirrors_by_target: Index<KeyVaultMirror>,
     pub mirrors_touched: Arc<Notify>,
     pub grants: Store<KeyVaultGrant>,
-    pub targets: Store<PartialObjectMeta<Secret>>,
+    pub targets: Store<Target>,
     pub workloads: Store<Deployment>,
     wakes: Arc<OnceLock<Wakes>>,
 }
@@ -69,7 +70,7 @@ impl Caches {
                 Api::<KeyVaultMirror>::all(client.clone()),
                 Config::default(),
             )
-            .modify(trim),
+            .modify(trim_mirror),
             mirrors_writer,
             move |change: Change<'_, KeyVaultMirror>| {
                 index.follow(&change);
@@ -97,17 +98,14 @@ impl Caches {
                 Api::<PartialObjectMeta<Secret>>::all(client.clone()),
                 Config::default().labels(&format!("{MIRRORED_LABEL}=true")),
             )
-            .modify(mirror::trim_target),
+            .map_ok(|event| keep(event, Target::of)),
             targets_writer,
-            move |change: Change<'_, PartialObjectMeta<Secret>>| {
+            move |change: Change<'_, Target>| {
                 let Some(wakes) = wakes.get() else { return };
                 for target in change.objects() {
                     send_all(&wakes.mirrors_of_targets, mirrors_of(target));
-                    let namespace = target.namespace().unwrap_or_default();
-                    send_all(
-                        &wakes.workloads_of_targets,
-                        index.get(&namespace, &target.name_any()),
-                    );
+                    let workloads = index.get(&target.namespace, &target.name);
+                    send_all(&wakes.workloads_of_targets, workloads);
                 }
             },
             warn_of("Secrets"),
@@ -188,6 +186,16 @@ fn trim(object: &mut impl Resource) {
     metadata.managed_fields = None;
     if let Some(annotations) = &mut metadata.annotations {
         annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+    }
+}
+
+/// Drops the same of a mirror, and the room that reading it took and nothing fills.
+fn trim_mirror(mirror: &mut KeyVaultMirror) {
+    trim(mirror);
+    mirror.spec.data.shrink_to_fit();
+    if let Some(status) = &mut mirror.status {
+        status.conditions.shrink_to_fit();
+        status.objects.shrink_to_fit();
     }
 }
 

@@ -115,7 +115,10 @@ async fn act(settings: Settings, health: Health, metrics: Arc<Metrics>, stop: St
         _ => None,
     };
     let leading = async {
-        caches.wait_until_filled().await?;
+        tokio::select! {
+            filled = caches.wait_until_filled() => filled?,
+            () = stop.clone() => return Ok(()),
+        }
         health.ready();
         tracing::info!("ready");
         let controllers = controllers(

@@ -18,6 +18,7 @@ mod record;
 mod schedule;
 mod status;
 mod sweep;
+mod target;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,9 +27,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::channel::mpsc;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Patch, PatchParams};
-use kube::core::PartialObjectMeta;
 use kube::runtime::Controller;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -43,7 +42,7 @@ use self::plan::{Desired, Existing, Plan, Rival, plan};
 use self::record::Content;
 use self::schedule::{Ticks, backoff, interval};
 use self::status::{Failure, Outcome, status};
-use self::sweep::{LiveMirrors, Sweep, all_wanted, leftovers};
+use self::sweep::{LiveMirrors, Sweep, all_want, leftovers};
 use crate::api::{KeyVaultGrant, KeyVaultMirror, condition};
 use crate::clock::ServerClock;
 use crate::daemon::Stop;
@@ -54,9 +53,9 @@ use crate::vault::{DnsSuffixes, LINGER, ReadKey, Reader, VaultErrorKind};
 use crate::watch::{self, Index};
 
 pub use self::activity::{Activity, State};
-pub use self::ownership::trim_target;
 pub use self::plan::MIRRORED_LABEL;
 pub use self::record::{KeyRecord, Record, records};
+pub use self::target::Target;
 
 /// Annotation that makes a mirror ask its vault at once, with any new value.
 const SYNC_NOW: &str = "keytide.dev/sync-now";
@@ -79,7 +78,7 @@ pub struct Mirrors {
     pub mirrors: Store<KeyVaultMirror>,
     pub mirrors_by_target: Index<KeyVaultMirror>,
     pub grants: Store<KeyVaultGrant>,
-    pub targets: Store<PartialObjectMeta<Secret>>,
+    pub targets: Store<Target>,
     pub activity: Activity,
     pub events: Events,
     pub metrics: Arc<Metrics>,
@@ -136,12 +135,11 @@ pub async fn run(mirrors: Arc<Mirrors>, triggers: Triggers, stop: Stop) {
 }
 
 /// The mirrors that have a part in a target.
-pub fn mirrors_of(target: &PartialObjectMeta<Secret>) -> Vec<ObjectRef<KeyVaultMirror>> {
-    let namespace = target.namespace().unwrap_or_default();
-    let records = records(target.annotations());
-    records
+pub fn mirrors_of(target: &Target) -> Vec<ObjectRef<KeyVaultMirror>> {
+    target
+        .records()
         .values()
-        .map(|record| watch::reference(&namespace, &record.mirror))
+        .map(|record| watch::reference(&target.namespace, &record.mirror))
         .collect()
 }
 
@@ -280,7 +278,8 @@ impl Mirrors {
         Ok(Attempt::Mirrored { rendered, changed })
     }
 
-    /// The target as it is: from the watch if that is as new as the last write, else from the API server.
+    /// The target as it is: from the watch if that is as new as the last write, else from the API server. At first the watch
+    /// is believed even where it has none, since a first write is refused if there is one.
     async fn existing(
         &self,
         targets: &Targets,
@@ -291,16 +290,16 @@ impl Mirrors {
         let watched = self
             .targets
             .get(&watch::reference(namespace, name))
-            .map(|secret| Existing::of(secret.meta()));
+            .map(|target| target.existing());
         match (&memory.seen, watched) {
-            (None, Some(existing)) if memory.failures == 0 => Ok(Some(existing)),
+            (None, watched) if memory.failures == 0 => Ok(watched),
             (Some(seen), Some(existing)) if existing.resource_version == seen.target => {
                 Ok(Some(existing))
             }
             _ => Ok(targets
                 .metadata(name)
                 .await?
-                .map(|secret| Existing::of(secret.meta()))),
+                .map(|secret| Target::of(secret).existing())),
         }
     }
 
@@ -554,24 +553,26 @@ impl Mirrors {
     /// Removes what mirrors that are gone, or have another target now, left behind.
     async fn sweep(&self) {
         let mirrors = self.mirrors.state();
-        let mut live: HashMap<Option<String>, LiveMirrors> = HashMap::new();
+        let mut live: HashMap<String, LiveMirrors> = HashMap::new();
         for mirror in &mirrors {
-            live.entry(mirror.namespace()).or_default().extend(
-                mirror
-                    .uid()
-                    .map(|uid| (uid, mirror.spec.target.name.clone())),
-            );
+            live.entry(mirror.namespace().unwrap_or_default())
+                .or_default()
+                .extend(
+                    mirror
+                        .uid()
+                        .map(|uid| (uid, mirror.spec.target.name.clone())),
+                );
         }
         let none = LiveMirrors::new();
         for target in self.targets.state() {
-            let live = live.get(&target.namespace()).unwrap_or(&none);
-            let (namespace, name) = (target.namespace().unwrap_or_default(), target.name_any());
-            if all_wanted(&name, target.annotations(), live) {
+            let (namespace, name) = (&*target.namespace, &*target.name);
+            let live = live.get(namespace).unwrap_or(&none);
+            if all_want(name, target.mirror_uids(), live) {
                 continue;
             }
-            let existing = Existing::of(target.meta());
-            for sweep in leftovers(&name, &existing, live) {
-                if let Err(error) = self.sweep_one(&namespace, &name, &existing, &sweep).await {
+            let existing = target.existing();
+            for sweep in leftovers(name, &existing, live) {
+                if let Err(error) = self.sweep_one(namespace, name, &existing, &sweep).await {
                     tracing::warn!(%namespace, target = %name, %error, "a leftover can't be removed; that is tried again");
                 }
             }

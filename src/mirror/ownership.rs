@@ -3,9 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::Secret;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
-use kube::core::PartialObjectMeta;
 use serde_json::Value;
 
 /// Start of a mirror's name as a field manager; its UID follows.
@@ -34,18 +31,14 @@ pub struct Ownership {
 }
 
 impl Ownership {
-    /// Reads managedFields; entries of one manager (it may have several, by operation) are one.
-    pub fn of(entries: &[ManagedFieldsEntry]) -> Self {
+    /// Reads managedFields, each entry as its manager and the JSON of its fields; entries of one manager (it may have several, by
+    /// operation) are one.
+    pub fn of(entries: impl IntoIterator<Item = (impl AsRef<str>, impl AsRef<str>)>) -> Self {
         let mut managers: BTreeMap<String, Fields> = BTreeMap::new();
-        for entry in entries {
-            let fields = managers
-                .entry(entry.manager.clone().unwrap_or_default())
-                .or_default();
-            let tree = match entry.fields_v1.as_ref().map(|fields| &fields.0) {
-                None => continue,
-                Some(Value::String(trimmed)) => &serde_json::from_str(trimmed).unwrap_or_default(),
-                Some(tree) => tree,
-            };
+        for (manager, tree) in entries {
+            let fields = managers.entry(manager.as_ref().to_owned()).or_default();
+            // The API server's own text: what can't be read would be owned by nobody, and written anew.
+            let tree: Value = serde_json::from_str(tree.as_ref()).unwrap_or_default();
             fields.data.extend(names(&tree["f:data"], "f:"));
             fields
                 .labels
@@ -84,20 +77,6 @@ impl Ownership {
     }
 }
 
-/// Drops from a cached target what no decision needs, and keeps the rest small: the tree of managed fields, of which a store
-/// of 10,000 targets would mostly consist, becomes its own JSON text. [`Ownership::of`] reads either.
-pub fn trim_target(target: &mut PartialObjectMeta<Secret>) {
-    for entry in target.metadata.managed_fields.iter_mut().flatten() {
-        let tree = entry.fields_v1.take().map(|fields| fields.0);
-        let text = tree.map(|tree| Value::String(tree.to_string()));
-        *entry = ManagedFieldsEntry {
-            manager: entry.manager.take(),
-            fields_v1: text.map(FieldsV1),
-            ..Default::default()
-        };
-    }
-}
-
 fn names(tree: &Value, prefix: &str) -> impl Iterator<Item = String> {
     tree.as_object()
         .into_iter()
@@ -113,17 +92,13 @@ mod tests {
 
     use super::*;
 
-    fn entry(manager: &str, fields: Value) -> ManagedFieldsEntry {
-        ManagedFieldsEntry {
-            manager: Some(manager.to_owned()),
-            fields_v1: Some(FieldsV1(fields)),
-            ..Default::default()
-        }
+    fn entry(manager: &str, fields: Value) -> (String, String) {
+        (manager.to_owned(), fields.to_string())
     }
 
     #[test]
     fn keys_and_owners_are_read() {
-        let ownership = Ownership::of(&[
+        let ownership = Ownership::of([
             entry(
                 "keytide/u1",
                 json!({"f:data": {".": {}, "f:token": {}}, "f:metadata": {"f:labels": {"f:l": {}}, "f:ownerReferences": {"k:{\"uid\":\"o\"}": {}}}}),
@@ -136,17 +111,5 @@ mod tests {
         assert_eq!(ownership.outsider("other"), Some("kubectl-edit"));
         assert_eq!(ownership.outsider("token"), None);
         assert!(ownership.has_outsiders());
-    }
-
-    #[test]
-    fn a_trimmed_target_says_the_same() {
-        let fields = json!({"f:data": {"f:token": {}}, "f:metadata": {"f:labels": {"f:l": {}}}});
-        let entries = vec![entry("keytide/u1", fields), entry("kubectl", json!({}))];
-        let mut target = PartialObjectMeta::<Secret>::default();
-        target.metadata.managed_fields = Some(entries.clone());
-        trim_target(&mut target);
-        let trimmed = target.metadata.managed_fields.expect("entries");
-        assert_ne!(trimmed, entries);
-        assert_eq!(Ownership::of(&trimmed), Ownership::of(&entries));
     }
 }

@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 
 use super::plan::Existing;
-use super::record::mirror_uids;
 use crate::api::DeletionPolicy;
 
 /// A mirror as far as sweeping is concerned: its UID, and the name of its target.
@@ -20,13 +19,13 @@ pub enum Sweep {
     Delete { mirror: String, uid: String },
 }
 
-/// Whether there is surely nothing left over on the target called `target`; cheaper to know than what is.
-pub fn all_wanted(
+/// Whether all of the mirrors that have a record on the target called `target` want it: cheaper to know than what is left over.
+pub fn all_want<'a>(
     target: &str,
-    annotations: &BTreeMap<String, String>,
+    mut mirrors: impl Iterator<Item = &'a str>,
     live: &LiveMirrors,
 ) -> bool {
-    mirror_uids(annotations).all(|uid| live.get(uid).is_some_and(|name| name == target))
+    mirrors.all(|uid| live.get(uid).is_some_and(|name| name == target))
 }
 
 /// What is left over on the target called `target`.
@@ -57,11 +56,10 @@ mod tests {
     use std::collections::BTreeMap;
 
     use jiff::Timestamp;
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 
     use super::*;
     use crate::mirror::ownership::Ownership;
-    use crate::mirror::record::{KeyRecord, Record, annotation};
+    use crate::mirror::record::{KeyRecord, Record};
 
     fn target(uids: &[&str], policy: DeletionPolicy, outsider: bool) -> Existing {
         let key = KeyRecord {
@@ -78,10 +76,6 @@ mod tests {
             deletion_policy: policy,
             keys: BTreeMap::from([(uid.to_owned(), key.clone())]),
         };
-        let entry = ManagedFieldsEntry {
-            manager: Some("kubectl".into()),
-            ..Default::default()
-        };
         Existing {
             uid: "s".into(),
             resource_version: "1".into(),
@@ -91,11 +85,7 @@ mod tests {
                 .iter()
                 .map(|uid| ((*uid).to_owned(), record(uid)))
                 .collect(),
-            ownership: Ownership::of(if outsider {
-                std::slice::from_ref(&entry)
-            } else {
-                &[]
-            }),
+            ownership: Ownership::of(outsider.then_some(("kubectl", "{}"))),
         }
     }
 
@@ -149,8 +139,7 @@ mod tests {
 
     #[test]
     fn a_target_is_looked_at_if_not_all_of_its_mirrors_want_it() {
-        let annotations = ["a", "b"].map(|uid| (annotation(uid), String::new()));
-        let wanted = |mirrors| all_wanted("t", &annotations.clone().into(), &live(mirrors));
+        let wanted = |mirrors| all_want("t", ["a", "b"].into_iter(), &live(mirrors));
         assert!(wanted(&[("a", "t"), ("b", "t"), ("c", "other")]));
         assert!(!wanted(&[("a", "t")]));
         assert!(!wanted(&[("a", "t"), ("b", "other")]));

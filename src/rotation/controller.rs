@@ -8,9 +8,8 @@ use futures::StreamExt;
 use futures::channel::mpsc;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, Patch, PatchParams};
-use kube::core::PartialObjectMeta;
 use kube::runtime::Controller;
 use kube::runtime::controller::{Action, Config};
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -28,7 +27,7 @@ use super::reference::{Reference, references};
 use crate::clock::ServerClock;
 use crate::daemon::Stop;
 use crate::digest::{DigestKey, Place};
-use crate::mirror::{Activity, records};
+use crate::mirror::{Activity, Target};
 use crate::telemetry::{Events, Kind, Metrics};
 use crate::watch;
 
@@ -42,7 +41,7 @@ pub struct Rotations {
     pub digest_key: DigestKey,
     pub timing: Timing,
     pub workloads: Store<Deployment>,
-    pub targets: Store<PartialObjectMeta<Secret>>,
+    pub targets: Store<Target>,
     pub activity: Activity,
     pub events: Events,
     pub metrics: Arc<Metrics>,
@@ -309,7 +308,7 @@ impl Rotations {
             let Some(target) = self.targets.get(&watch::reference(namespace, secret)) else {
                 continue;
             };
-            for record in records(target.annotations()).into_values() {
+            for record in target.records().into_values() {
                 for (key, key_record) in record.keys {
                     let key = SecretKey {
                         secret: secret.to_owned(),

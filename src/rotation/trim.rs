@@ -47,13 +47,11 @@ pub fn trim(deployment: &mut Deployment) {
 }
 
 fn pod(pod: PodSpec) -> PodSpec {
-    let containers = |containers: Vec<Container>| containers.into_iter().map(container).collect();
+    let containers = |containers| all(containers, |it| Some(container(it)));
     PodSpec {
         containers: containers(pod.containers),
         init_containers: pod.init_containers.map(containers),
-        volumes: pod
-            .volumes
-            .map(|volumes| volumes.into_iter().filter_map(volume).collect()),
+        volumes: pod.volumes.map(|volumes| all(volumes, volume)),
         ..Default::default()
     }
 }
@@ -75,23 +73,26 @@ fn container(container: Container) -> Container {
             ..Default::default()
         })
     };
-    let mount = |mount: VolumeMount| VolumeMount {
-        name: mount.name,
-        ..Default::default()
+    let mount = |mount: VolumeMount| {
+        Some(VolumeMount {
+            name: mount.name,
+            ..Default::default()
+        })
     };
     Container {
         name: container.name,
-        env: container
-            .env
-            .map(|variables| variables.into_iter().filter_map(variable).collect()),
-        env_from: container
-            .env_from
-            .map(|sources| sources.into_iter().filter_map(source).collect()),
-        volume_mounts: container
-            .volume_mounts
-            .map(|mounts| mounts.into_iter().map(mount).collect()),
+        env: container.env.map(|them| all(them, variable)),
+        env_from: container.env_from.map(|them| all(them, source)),
+        volume_mounts: container.volume_mounts.map(|them| all(them, mount)),
         ..Default::default()
     }
+}
+
+/// What is kept of each, in no more memory than that needs: collecting in place would keep the room of what was dropped.
+fn all<T>(them: Vec<T>, keep: impl FnMut(T) -> Option<T>) -> Vec<T> {
+    let mut kept: Vec<T> = them.into_iter().filter_map(keep).collect();
+    kept.shrink_to_fit();
+    kept
 }
 
 fn volume(volume: Volume) -> Option<Volume> {

@@ -2,14 +2,12 @@
 
 mod index;
 
-use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
-use kube::Resource;
 use kube::runtime::reflector::store::Writer;
-use kube::runtime::reflector::{ObjectRef, Store, store};
+use kube::runtime::reflector::{Lookup, ObjectRef, Store, store};
 use kube::runtime::utils::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 
@@ -43,7 +41,7 @@ pub async fn follow<K>(
     changed: impl Fn(Change<'_, K>) + Send,
     failed: impl Fn(&watcher::Error) + Send,
 ) where
-    K: Resource + Clone + Send + Sync + 'static,
+    K: Lookup + Clone + Send + Sync + 'static,
     K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
 {
     let mut stream = std::pin::pin!(stream.default_backoff());
@@ -65,10 +63,21 @@ pub async fn follow<K>(
     }
 }
 
+/// What is kept of the objects of an event.
+pub fn keep<K, T>(event: Event<K>, part: impl Fn(K) -> T) -> Event<T> {
+    match event {
+        Event::Apply(object) => Event::Apply(part(object)),
+        Event::Delete(object) => Event::Delete(part(object)),
+        Event::Init => Event::Init,
+        Event::InitApply(object) => Event::InitApply(part(object)),
+        Event::InitDone => Event::InitDone,
+    }
+}
+
 /// A store and what fills it.
 pub fn new_store<K>() -> (Store<K>, Writer<K>)
 where
-    K: Resource + Clone + Debug + 'static,
+    K: Lookup + Clone + 'static,
     K::DynamicType: Default + Eq + Hash + Clone,
 {
     store()
@@ -77,7 +86,7 @@ where
 /// Name of an object in the terms of the store.
 pub fn reference<K>(namespace: &str, name: &str) -> ObjectRef<K>
 where
-    K: Resource,
+    K: Lookup,
     K::DynamicType: Default,
 {
     ObjectRef::new(name).within(namespace)
