@@ -26,7 +26,7 @@ use self::caches::Caches;
 use crate::api::{KeyVaultGrant, KeyVaultMirror};
 use crate::clock::ServerClock;
 use crate::digest::{DigestKey, KEY_LENGTH};
-use crate::leader::{self, Candidate, Fence};
+use crate::leader::{self, Candidacy, Candidate, Fence};
 use crate::mirror::{self, Activity, Memories, Mirrors};
 use crate::rotation::{self, Rollouts, Rotations, Warned};
 use crate::telemetry::{Events, Health, Metrics, serve};
@@ -102,18 +102,6 @@ async fn act(settings: Settings, health: Health, metrics: Arc<Metrics>, stop: St
     health.waiting("the caches are being filled".to_owned());
     let (caches, watches) = Caches::new(&clients.watching);
     let instance = std::env::var("HOSTNAME").unwrap_or_else(|_| "keytide".to_owned());
-    let candidate = match (&settings.election, fence) {
-        (Some(election), Some(fence)) => Some(Candidate::new(
-            clients.watching.clone(),
-            &settings.namespace,
-            election.lease.clone(),
-            identity(&instance)?,
-            election.timing,
-            fence,
-            Arc::clone(&metrics),
-        )),
-        _ => None,
-    };
     let leading = async {
         tokio::select! {
             filled = caches.wait_until_filled() => filled?,
@@ -126,17 +114,24 @@ async fn act(settings: Settings, health: Health, metrics: Arc<Metrics>, stop: St
             &caches,
             &clients.acting,
             clock,
-            instance,
+            &instance,
             &metrics,
             stop.clone(),
         );
-        match candidate {
-            Some(candidate) => lead(candidate, controllers, stop.clone()).await,
-            None => {
-                metrics.leads(true);
-                until_stopped(controllers, stop.clone()).await
-            }
-        }
+        let (Some(election), Some(fence)) = (&settings.election, fence) else {
+            metrics.leads(true);
+            return until_stopped(controllers, stop.clone()).await;
+        };
+        let candidacy = Candidacy {
+            namespace: settings.namespace.clone(),
+            lease: election.lease.clone(),
+            identity: identity(&instance)?,
+            timing: election.timing,
+        };
+        let config = clients.config.clone();
+        let client = move || Client::try_from(config);
+        let candidate = Candidate::start(candidacy, client, fence, Arc::clone(&metrics))?;
+        lead(candidate, controllers, stop.clone()).await
     };
     tokio::select! {
         result = leading => result,
@@ -151,12 +146,15 @@ async fn lead(
     stop: Stop,
 ) -> Result {
     tokio::select! {
-        () = candidate.lead() => {}
-        () = stop.clone() => return Ok(()),
+        won = candidate.won() => won?,
+        () = stop.clone() => {
+            candidate.release().await;
+            return Ok(());
+        }
     }
     let result = tokio::select! {
         result = until_stopped(controllers, stop) => result,
-        lost = candidate.hold() => return Err(format!("this daemon led and does no longer: {lost}; it ends, to begin anew as a candidate").into()),
+        lost = candidate.lost() => return Err(format!("this daemon led and does no longer: {lost}; it ends, to begin anew as a candidate").into()),
     };
     candidate.release().await;
     result
@@ -180,13 +178,13 @@ async fn controllers(
     caches: &Caches,
     client: &Client,
     clock: ServerClock,
-    instance: String,
+    instance: &str,
     metrics: &Arc<Metrics>,
     stop: Stop,
 ) -> Result {
     let transport = Transport::new(settings.ca_bundle.as_deref())?;
     let digest_key = digest_key(client, &settings.namespace, &settings.digest_key_secret).await?;
-    let events = Events::new(client.clone(), instance);
+    let events = Events::new(client.clone(), instance.to_owned());
     let activity = Activity::default();
     let mirroring = Arc::new(Mirrors {
         client: client.clone(),
@@ -226,9 +224,11 @@ async fn controllers(
     Ok(())
 }
 
-/// The clients of the API server. Each has connections of its own, so that writes that wait hold up neither watches nor Lease.
+/// The clients of the API server. Each has connections of its own, so that writes that wait don't hold up watches.
 struct Clients {
-    /// For watches and the Lease.
+    /// How the candidate makes its own.
+    config: kube::Config,
+    /// For watches.
     watching: Client,
     /// For the controllers: behind the fence, where there is one.
     acting: Client,
@@ -251,11 +251,12 @@ impl Clients {
             None => Ok(request),
         });
         let watching = ClientBuilder::try_from(config.clone())?.with_layer(&observe);
-        let acting = ClientBuilder::try_from(config)?
+        let acting = ClientBuilder::try_from(config.clone())?
             .with_layer(&observe)
             .with_layer(&check)
             .with_layer(&ConcurrencyLimitLayer::new(API_CONCURRENCY));
         Ok(Self {
+            config,
             watching: watching.build(),
             acting: acting.build(),
         })

@@ -1,4 +1,5 @@
-//! Carries out what [`super::election`] decides.
+//! Carries out what [`super::election`] decides, on a thread of its own: a daemon that is busy must not be taken for one that
+//! is dead.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +8,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::PostParams;
 use kube::{Api, Client};
+use tokio::runtime::Builder;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::election::Election;
@@ -23,10 +26,82 @@ pub enum Lost {
     Taken(String),
     #[error("the Lease could not be renewed in time")]
     NotRenewed,
+    #[error("it was given up")]
+    Released,
+    #[error("no client of the API server can be made: {0}")]
+    NoClient(kube::Error),
+    #[error("the candidate's thread has ended")]
+    Ended,
 }
 
-/// One of those that want to lead.
+/// By which Lease the daemons agree, and who this one is.
+#[derive(Clone, Debug)]
+pub struct Candidacy {
+    pub namespace: String,
+    pub lease: String,
+    /// Tells this daemon from every other, earlier ones of the same name included.
+    pub identity: String,
+    pub timing: Timing,
+}
+
+/// The candidate, as the rest of the daemon sees it.
 pub struct Candidate {
+    won: oneshot::Receiver<()>,
+    lost: oneshot::Receiver<Lost>,
+    release: oneshot::Sender<()>,
+}
+
+impl Candidate {
+    /// Starts to run for the lead. `fence` is opened while it is held; `client` is made on the candidate's thread, so that its
+    /// connections live there too, and must not be behind the fence.
+    pub fn start(
+        candidacy: Candidacy,
+        client: impl FnOnce() -> kube::Result<Client> + Send + 'static,
+        fence: Fence,
+        metrics: Arc<Metrics>,
+    ) -> std::io::Result<Self> {
+        let ((win, won), (lose, lost)) = (oneshot::channel(), oneshot::channel());
+        let (release, released) = oneshot::channel();
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        std::thread::Builder::new()
+            .name("leader".to_owned())
+            .spawn(move || {
+                runtime.block_on(async {
+                    let _ = lose.send(match client() {
+                        Ok(client) => {
+                            let runner = Runner::new(candidacy, client, fence, metrics);
+                            runner.run(win, released).await
+                        }
+                        Err(error) => Lost::NoClient(error),
+                    });
+                });
+            })?;
+        Ok(Self { won, lost, release })
+    }
+
+    /// Waits until this daemon leads.
+    pub async fn won(&mut self) -> Result<(), Lost> {
+        match (&mut self.won).await {
+            Ok(()) => Ok(()),
+            Err(_) => Err(self.lost().await),
+        }
+    }
+
+    /// Waits until this daemon leads no more, and says why.
+    pub async fn lost(&mut self) -> Lost {
+        (&mut self.lost).await.unwrap_or(Lost::Ended)
+    }
+
+    /// Lets another daemon lead at once; what this one does must have ended.
+    pub async fn release(self) {
+        // A candidate that is gone holds nothing.
+        let _ = self.release.send(());
+        let _ = self.lost.await;
+    }
+}
+
+/// What runs on the candidate's thread.
+struct Runner {
     api: Api<Lease>,
     name: String,
     timing: Timing,
@@ -35,29 +110,40 @@ pub struct Candidate {
     metrics: Arc<Metrics>,
 }
 
-impl Candidate {
-    /// A candidate for the Lease called `name`. `client` must not be behind `fence`, which is opened and closed here.
-    pub fn new(
-        client: Client,
-        namespace: &str,
-        name: String,
-        identity: String,
-        timing: Timing,
-        fence: Fence,
-        metrics: Arc<Metrics>,
-    ) -> Self {
+impl Runner {
+    fn new(candidacy: Candidacy, client: Client, fence: Fence, metrics: Arc<Metrics>) -> Self {
         Self {
-            api: Api::namespaced(client, namespace),
-            name,
-            timing,
-            election: Election::new(identity, timing, Instant::now()),
+            api: Api::namespaced(client, &candidacy.namespace),
+            name: candidacy.lease,
+            timing: candidacy.timing,
+            election: Election::new(candidacy.identity, candidacy.timing, Instant::now()),
             fence,
             metrics,
         }
     }
 
-    /// Waits until this candidate leads.
-    pub async fn lead(&mut self) {
+    /// Waits to lead, tells that by `win`, and holds the lead until it is lost or given up.
+    async fn run(mut self, win: oneshot::Sender<()>, released: oneshot::Receiver<()>) -> Lost {
+        let lost = tokio::select! {
+            lost = self.lead_and_hold(win) => lost,
+            _ = released => Lost::Released,
+        };
+        self.fence.set(None);
+        self.metrics.leads(false);
+        if matches!(lost, Lost::Released) {
+            self.release().await;
+        }
+        lost
+    }
+
+    async fn lead_and_hold(&mut self, win: oneshot::Sender<()>) -> Lost {
+        self.lead().await;
+        // Whoever doesn't listen any more has given up the lead, too.
+        let _ = win.send(());
+        self.renew().await
+    }
+
+    async fn lead(&mut self) {
         let mut said = None;
         loop {
             self.attempt(self.timing.patience()).await;
@@ -76,28 +162,16 @@ impl Candidate {
         }
     }
 
-    /// Renews for as long as that works, and says why it no longer does.
-    pub async fn hold(&mut self) -> Lost {
-        let lost = self.renew().await;
-        self.close();
-        lost
-    }
-
-    /// Lets another lead at once.
-    pub async fn release(self) {
-        self.close();
+    async fn release(&self) {
         let Some(lease) = self.election.release() else {
             return;
         };
         let params = PostParams::default();
-        let released = timeout(
-            RELEASE_TIMEOUT,
-            self.api.replace(&self.name, &params, &lease),
-        );
-        match released.await {
+        let released = self.api.replace(&self.name, &params, &lease);
+        match timeout(RELEASE_TIMEOUT, released).await {
             Ok(Ok(_)) => tracing::info!(lease = self.name, "the Lease is released"),
             Ok(Err(error)) => {
-                tracing::warn!(lease = self.name, %error, "the Lease can't be released")
+                tracing::warn!(lease = self.name, %error, "the Lease can't be released");
             }
             Err(_) => tracing::warn!(lease = self.name, "the Lease can't be released in time"),
         }
@@ -166,11 +240,6 @@ impl Candidate {
         self.fence.set(until);
         self.metrics.leads(until.is_some());
         until
-    }
-
-    fn close(&self) {
-        self.fence.set(None);
-        self.metrics.leads(false);
     }
 
     fn pause(&self) -> Duration {

@@ -14,6 +14,6 @@ mod candidate;
 mod election;
 mod fence;
 
-pub use self::candidate::{Candidate, Lost};
+pub use self::candidate::{Candidacy, Candidate, Lost};
 pub use self::election::{BadTiming, Timing};
 pub use self::fence::{Fence, NotLeading};

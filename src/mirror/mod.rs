@@ -29,7 +29,7 @@ use futures::channel::mpsc;
 use jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::Controller;
-use kube::runtime::controller::Action;
+use kube::runtime::controller::{Action, Config};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
@@ -65,6 +65,8 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 /// Pause after someone else wrote at the same moment.
 const RACE_PAUSE: Duration = Duration::from_millis(500);
+/// Mirrors that are looked after at the same moment: kube's controller polls all of them whenever one moves.
+const CONCURRENCY: u16 = 64;
 
 /// What the controller works with.
 pub struct Mirrors {
@@ -126,6 +128,7 @@ pub async fn run(mirrors: Arc<Mirrors>, triggers: Triggers, stop: Stop) {
     let store = mirrors.mirrors.clone();
     let sweeping = Arc::clone(&mirrors).sweep_until(stop.clone());
     let controller = Controller::for_stream(futures::stream::pending(), store)
+        .with_config(Config::default().concurrency(CONCURRENCY))
         .reconcile_on(futures::stream::select(triggers.mirrors, triggers.targets))
         .reconcile_all_on(triggers.grants)
         .graceful_shutdown_on(stop)
