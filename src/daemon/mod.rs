@@ -154,7 +154,10 @@ async fn lead(
     }
     let result = tokio::select! {
         result = until_stopped(controllers, stop) => result,
-        lost = candidate.lost() => return Err(format!("this daemon led and does no longer: {lost}; it ends, to begin anew as a candidate").into()),
+        lost = candidate.lost() => {
+            let sentence = format!("this daemon led and does no longer: {lost}; it ends, to begin anew as a candidate");
+            return Err(sentence.into());
+        }
     };
     candidate.release().await;
     result

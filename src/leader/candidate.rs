@@ -162,19 +162,34 @@ impl Runner {
         }
     }
 
-    async fn release(&self) {
-        let Some(lease) = self.election.release() else {
-            return;
-        };
-        let params = PostParams::default();
-        let released = self.api.replace(&self.name, &params, &lease);
-        match timeout(RELEASE_TIMEOUT, released).await {
-            Ok(Ok(_)) => tracing::info!(lease = self.name, "the Lease is released"),
+    async fn release(&mut self) {
+        match timeout(RELEASE_TIMEOUT, self.let_go()).await {
+            Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 tracing::warn!(lease = self.name, %error, "the Lease can't be released");
             }
             Err(_) => tracing::warn!(lease = self.name, "the Lease can't be released in time"),
         }
+    }
+
+    /// Writes that nobody holds the Lease, if this candidate does.
+    async fn let_go(&mut self) -> Result<(), kube::Error> {
+        while let Some(lease) = self.election.release() {
+            let params = PostParams::default();
+            match self.api.replace(&self.name, &params, &lease).await {
+                // A renewal was under way, and has come first.
+                Err(kube::Error::Api(status)) if status.code == 409 => {
+                    let lease = self.api.get_opt(&self.name).await?;
+                    self.election.read(lease, Instant::now());
+                }
+                released => {
+                    released?;
+                    tracing::info!(lease = self.name, "the Lease is released");
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn renew(&mut self) -> Lost {

@@ -3,6 +3,7 @@
 #[path = "../testbed/mod.rs"]
 mod testbed;
 
+mod chart;
 mod control_plane;
 mod fixture;
 mod leading;
