@@ -18,15 +18,19 @@
 //! | [`rotation`] | the controller of workloads: rolls those whose content changed |
 //! | [`clock`] | the API server's clock, by which times of different machines are compared |
 //! | [`telemetry`] | logs, metrics, events, health |
-//! | [`cli`] | the subcommands; [`cli`]'s `run` wires the controllers to the cluster |
+//! | [`leader`] | which of several daemons acts, agreed on by a Lease |
+//! | [`daemon`] | fills the caches, waits to lead, runs the controllers |
+//! | [`cli`] | the subcommands |
 //! | `devvault` | a Key Vault, Entra and IMDS double for tests and demos (feature `dev-vault`) |
 
 pub mod api;
 pub mod cli;
 pub mod clock;
+pub mod daemon;
 #[cfg(feature = "dev-vault")]
 pub mod devvault;
 pub mod digest;
+pub mod leader;
 pub mod mirror;
 pub mod render;
 pub mod rotation;

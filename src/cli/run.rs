@@ -1,49 +1,27 @@
-//! `keytide run`: the daemon. Reads the configuration, wires the controllers to the cluster and ends on SIGTERM.
+//! `keytide run`: the flags of the daemon, and the signals that end it.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Args;
-use futures::channel::mpsc;
+use clap::{ArgAction, Args};
+use futures::FutureExt;
 use jiff::SignedDuration;
-use k8s_openapi::ByteString;
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Secret;
-use kube::api::{ListParams, PostParams};
-use kube::client::ClientBuilder;
-use kube::core::PartialObjectMeta;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::reflector::ObjectRef;
-use kube::runtime::watcher::{self, Config, watcher};
-use kube::{Api, Client, ResourceExt};
-use serde::de::DeserializeOwned;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Notify;
 
 use super::Result;
-use crate::api::{KeyVaultGrant, KeyVaultMirror};
-use crate::clock::ServerClock;
-use crate::digest::{DigestKey, KEY_LENGTH};
-use crate::mirror::{self, Activity, MIRRORED_LABEL, Memories, Mirrors, mirrors_of};
-use crate::rotation::{self, Rollouts, Rotations, Timing, Warned, workloads_of};
-use crate::telemetry::{Events, Health, LogFormat, Metrics, serve, start_logging};
-use crate::vault::{CredentialKind, DnsSuffixes, Reader, Transport};
-use crate::watch::{follow, new_store};
-
-/// Key of the digest key's Secret.
-const DIGEST_KEY: &str = "key";
-/// How often a missing CustomResourceDefinition is looked for.
-const CRD_PAUSE: Duration = Duration::from_secs(2);
+use crate::daemon::{self, Election, Settings, Stop};
+use crate::leader;
+use crate::rotation::Timing;
+use crate::telemetry::{LogFormat, start_logging};
+use crate::vault::{CredentialKind, DnsSuffixes};
 
 #[derive(Debug, Args)]
 pub struct Run {
     /// Address of /healthz, /readyz and /metrics
     #[arg(long, env = "KEYTIDE_LISTEN", default_value = "0.0.0.0:8080")]
     listen: SocketAddr,
-    /// Namespace of the daemon: that of the digest key's Secret
+    /// Namespace of the daemon: that of the digest key's Secret and of the Lease
     #[arg(long, env = "KEYTIDE_NAMESPACE", default_value = "keytide")]
     namespace: String,
     /// Secret that holds the key of the digests; made if it is not there
@@ -75,12 +53,38 @@ pub struct Run {
     /// Least time between two rotations of a workload
     #[arg(long, env = "KEYTIDE_MIN_ROTATION_INTERVAL", default_value = "1m", value_parser = duration)]
     min_rotation_interval: SignedDuration,
+    #[command(flatten)]
+    leader_election: LeaderElection,
     /// How log lines look
     #[arg(long, env = "KEYTIDE_LOG_FORMAT", value_enum, default_value_t)]
     log_format: LogFormat,
     /// Which log lines there are, such as `info` or `keytide=debug,info`
     #[arg(long, env = "KEYTIDE_LOG_FILTER", default_value = "info")]
     log_filter: String,
+}
+
+/// The flags that Kubernetes' components have, by the same names.
+#[derive(Debug, Args)]
+struct LeaderElection {
+    /// Whether to act only while holding a Lease; without, this must be the only daemon of the cluster
+    #[arg(long, env = "KEYTIDE_LEADER_ELECT", default_value_t = true, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    leader_elect: bool,
+    /// Name of the Lease; daemons with the same one take turns
+    #[arg(
+        long,
+        env = "KEYTIDE_LEADER_ELECT_RESOURCE_NAME",
+        default_value = "keytide"
+    )]
+    leader_elect_resource_name: String,
+    /// How long others wait for a sign of the leader's life before they take over
+    #[arg(long, env = "KEYTIDE_LEADER_ELECT_LEASE_DURATION", default_value = "15s", value_parser = duration)]
+    leader_elect_lease_duration: SignedDuration,
+    /// How long a leader that can't renew goes on
+    #[arg(long, env = "KEYTIDE_LEADER_ELECT_RENEW_DEADLINE", default_value = "10s", value_parser = duration)]
+    leader_elect_renew_deadline: SignedDuration,
+    /// Pause between two renewals, and between two looks of those who wait
+    #[arg(long, env = "KEYTIDE_LEADER_ELECT_RETRY_PERIOD", default_value = "2s", value_parser = duration)]
+    leader_elect_retry_period: SignedDuration,
 }
 
 fn duration(text: &str) -> std::result::Result<SignedDuration, String> {
@@ -94,255 +98,50 @@ fn duration(text: &str) -> std::result::Result<SignedDuration, String> {
 impl Run {
     pub fn execute(self) -> Result {
         start_logging(self.log_format, &self.log_filter)?;
-        super::runtime()?.block_on(self.run())
+        let settings = self.settings()?;
+        super::runtime()?.block_on(async { daemon::run(settings, stop()?).await })
     }
 
-    async fn run(self) -> Result {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let signal = tokio::select! {
-            result = self.serve() => return result,
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-        };
-        tracing::info!(signal, "keytide ends");
-        Ok(())
-    }
-
-    async fn serve(self) -> Result {
-        let (health, metrics) = (Health::default(), Arc::new(Metrics::default()));
-        let listener = TcpListener::bind(self.listen).await.map_err(|error| {
-            format!(
-                "can't listen on {}: {error}; choose another address by --listen",
-                self.listen
-            )
-        })?;
-        tracing::info!(address = %listener.local_addr()?, version = env!("CARGO_PKG_VERSION"), "keytide starts");
-        let control = self.control(health.clone(), Arc::clone(&metrics));
-        tokio::select! {
-            served = serve(listener, health, metrics) => Ok(served?),
-            controlled = control => controlled,
-        }
-    }
-
-    async fn control(self, health: Health, metrics: Arc<Metrics>) -> Result {
-        let transport = Transport::new(self.ca_bundle.as_deref())?;
-        let clock = ServerClock::default();
-        let client = client(&clock).await?;
-        wait_for_crd::<KeyVaultMirror>(&client, &health).await;
-        wait_for_crd::<KeyVaultGrant>(&client, &health).await;
-        health.waiting("the caches are being filled".to_owned());
-        let digest_key = digest_key(&client, &self.namespace, &self.digest_key_secret).await?;
-        let instance = std::env::var("HOSTNAME").unwrap_or_else(|_| "keytide".to_owned());
-        let events = Events::new(client.clone(), instance);
-        let activity = Activity::default();
-
-        let (mirrors, mirrors_writer) = new_store();
-        let (grants, grants_writer) = new_store();
-        let (targets, targets_writer) = new_store::<PartialObjectMeta<Secret>>();
-        let (workloads, workloads_writer) = new_store();
-        let (mirror_touched, mirror_triggers) = mpsc::unbounded();
-        let (target_touched_mirror, target_triggers_mirror) = mpsc::unbounded();
-        let (grant_touched, grant_triggers) = mpsc::unbounded();
-        let (workload_touched, workload_triggers) = mpsc::unbounded();
-        let (target_touched_workload, target_triggers_workload) = mpsc::unbounded();
-
-        let mirroring = Arc::new(Mirrors {
-            client: client.clone(),
-            reader: Reader::new(transport, self.credential, Arc::clone(&metrics)),
-            clock: clock.clone(),
-            digest_key: digest_key.clone(),
-            suffixes: self.vault_dns_suffix,
+    fn settings(self) -> Result<Settings> {
+        Ok(Settings {
+            listen: self.listen,
+            namespace: self.namespace,
+            digest_key_secret: self.digest_key_secret,
+            vault_dns_suffixes: self.vault_dns_suffix,
+            ca_bundle: self.ca_bundle,
+            credential: self.credential,
             min_refresh_interval: Duration::try_from(self.min_refresh_interval)?,
-            mirrors: mirrors.clone(),
-            grants: grants.clone(),
-            targets: targets.clone(),
-            activity: activity.clone(),
-            events: events.clone(),
-            metrics: Arc::clone(&metrics),
-            memories: Memories::default(),
-            mirrors_touched: Notify::new(),
-        });
-        let rotating = Arc::new(Rotations {
-            client: client.clone(),
-            clock,
-            digest_key,
             timing: Timing {
                 settle: self.settle,
                 min_interval: self.min_rotation_interval,
             },
-            workloads: workloads.clone(),
-            targets: targets.clone(),
-            activity,
-            events,
-            metrics,
-            warned: Warned::default(),
-            rollouts: Rollouts::default(),
-        });
-
-        let touched = Arc::clone(&mirroring);
-        let watch_mirrors = follow(
-            watcher(
-                Api::<KeyVaultMirror>::all(client.clone()),
-                Config::default(),
-            )
-            .modify(trim),
-            mirrors_writer,
-            move |mirror| {
-                send(&mirror_touched, ObjectRef::from_obj(mirror));
-                touched.mirrors_touched.notify_one();
-            },
-            warn_of("KeyVaultMirrors"),
-        );
-        let watch_grants = follow(
-            watcher(Api::<KeyVaultGrant>::all(client.clone()), Config::default()).modify(trim),
-            grants_writer,
-            move |_| send(&grant_touched, ()),
-            warn_of("KeyVaultGrants"),
-        );
-        let known_workloads = workloads.clone();
-        let watch_targets = follow(
-            watcher(
-                Api::<PartialObjectMeta<Secret>>::all(client.clone()),
-                Config::default().labels(&format!("{MIRRORED_LABEL}=true")),
-            ),
-            targets_writer,
-            move |target| {
-                mirrors_of(target)
-                    .into_iter()
-                    .for_each(|mirror| send(&target_touched_mirror, mirror));
-                for workload in workloads_of(target, &known_workloads) {
-                    send(&target_touched_workload, workload);
-                }
-            },
-            warn_of("Secrets"),
-        );
-        let watch_workloads = follow(
-            watcher(Api::<Deployment>::all(client.clone()), Config::default()).modify(trim),
-            workloads_writer,
-            move |workload| send(&workload_touched, ObjectRef::from_obj(workload)),
-            warn_of("Deployments"),
-        );
-
-        let controllers = async {
-            let ready = futures::try_join!(
-                mirrors.wait_until_ready(),
-                grants.wait_until_ready(),
-                targets.wait_until_ready(),
-                workloads.wait_until_ready()
-            );
-            ready?;
-            health.ready();
-            tracing::info!("ready");
-            let mirror_triggers = mirror::Triggers {
-                mirrors: mirror_triggers,
-                targets: target_triggers_mirror,
-                grants: grant_triggers,
-            };
-            let rotation_triggers = rotation::Triggers {
-                workloads: workload_triggers,
-                targets: target_triggers_workload,
-            };
-            futures::join!(
-                mirror::run(mirroring, mirror_triggers),
-                rotation::run(rotating, rotation_triggers)
-            );
-            Ok(())
-        };
-        let watches = async {
-            futures::join!(watch_mirrors, watch_grants, watch_targets, watch_workloads);
-            Ok(())
-        };
-        tokio::select! {
-            result = controllers => result,
-            result = watches => result,
-        }
+            election: self.leader_election.election()?,
+        })
     }
 }
 
-/// Drops from a cached object what nobody asks of it. Targets keep their managedFields: drift is seen by them.
-fn trim(object: &mut impl ResourceExt) {
-    object.managed_fields_mut().clear();
-    object
-        .annotations_mut()
-        .remove("kubectl.kubernetes.io/last-applied-configuration");
-}
-
-/// A receiver that is gone means that the daemon ends.
-fn send<T>(sender: &mpsc::UnboundedSender<T>, item: T) {
-    let _ = sender.unbounded_send(item);
-}
-
-fn warn_of(what: &'static str) -> impl Fn(&watcher::Error) + Send {
-    move |error| tracing::warn!(%error, "{what} can't be watched; that is tried again")
-}
-
-/// A client of the API server whose answers set the clock.
-async fn client(clock: &ServerClock) -> Result<Client> {
-    let config = kube::Config::infer().await.map_err(|error| {
-        format!("no cluster is configured: {error}; run in a Pod with a ServiceAccount, or set KUBECONFIG")
-    })?;
-    let clock = clock.clone();
-    let observe = tower::util::MapResponseLayer::new(move |answer| {
-        clock.observe(&answer);
-        answer
-    });
-    Ok(ClientBuilder::try_from(config)?
-        .with_layer(&observe)
-        .build())
-}
-
-/// Waits until a kind is served, and says what to do until then.
-async fn wait_for_crd<K>(client: &Client, health: &Health)
-where
-    K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
-{
-    let api: Api<K> = Api::all(client.clone());
-    loop {
-        let sentence = match api.list(&ListParams::default().limit(1)).await {
-            Ok(_) => return,
-            Err(kube::Error::Api(status)) if status.code == 404 => format!(
-                "the CustomResourceDefinition of {} is missing; run: keytide crd --apply",
-                K::kind(&())
-            ),
-            Err(error) => format!(
-                "{} can't be listed: {error}; that is tried again",
-                K::kind(&())
-            ),
-        };
-        tracing::warn!("{sentence}");
-        health.waiting(sentence);
-        tokio::time::sleep(CRD_PAUSE).await;
+impl LeaderElection {
+    fn election(self) -> Result<Option<Election>> {
+        let timing = leader::Timing::new(
+            Duration::try_from(self.leader_elect_lease_duration)?,
+            Duration::try_from(self.leader_elect_renew_deadline)?,
+            Duration::try_from(self.leader_elect_retry_period)?,
+        )?;
+        let lease = self.leader_elect_resource_name;
+        Ok(self.leader_elect.then_some(Election { lease, timing }))
     }
 }
 
-/// Reads the digest key, or makes one where there is none. Of two daemons that make one at once, the later takes the earlier's.
-async fn digest_key(client: &Client, namespace: &str, name: &str) -> Result<DigestKey> {
-    let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    let secret = match api.get_opt(name).await? {
-        Some(secret) => secret,
-        None => {
-            let mut bytes = vec![0; KEY_LENGTH];
-            getrandom::fill(&mut bytes)?;
-            let mut secret = Secret {
-                data: Some([(DIGEST_KEY.to_owned(), ByteString(bytes))].into()),
-                ..Default::default()
-            };
-            secret.metadata.name = Some(name.to_owned());
-            secret.labels_mut().insert(
-                "app.kubernetes.io/managed-by".to_owned(),
-                "keytide".to_owned(),
-            );
-            match api.create(&PostParams::default(), &secret).await {
-                Ok(secret) => secret,
-                Err(kube::Error::Api(status)) if status.code == 409 => api.get(name).await?,
-                Err(error) => return Err(error.into()),
-            }
-        }
+/// Resolves at SIGTERM or SIGINT.
+fn stop() -> Result<Stop> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let stop = async move {
+        let signal = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        tracing::info!(signal, "keytide ends");
     };
-    let bytes = secret
-        .data
-        .and_then(|mut data| data.remove(DIGEST_KEY))
-        .unwrap_or_default();
-    Ok(DigestKey::new(bytes.0)?)
+    Ok(stop.boxed().shared())
 }

@@ -18,7 +18,7 @@ pub struct State {
 /// The states of all mirrors, by namespace and name. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Activity {
-    states: Arc<Mutex<HashMap<(String, String), State>>>,
+    states: Arc<Mutex<HashMap<String, HashMap<String, State>>>>,
 }
 
 impl Activity {
@@ -44,26 +44,33 @@ impl Activity {
 
     /// Forgets a mirror that is gone.
     pub fn forget(&self, namespace: &str, mirror: &str) {
-        self.lock()
-            .remove(&(namespace.to_owned(), mirror.to_owned()));
+        let mut states = self.lock();
+        if let Some(mirrors) = states.get_mut(namespace) {
+            mirrors.remove(mirror);
+            if mirrors.is_empty() {
+                states.remove(namespace);
+            }
+        }
     }
 
     /// The mirrors that write the targets which `uses` accepts, with their names.
     pub fn of(&self, namespace: &str, uses: impl Fn(&str) -> bool) -> Vec<(String, State)> {
         self.lock()
-            .iter()
-            .filter(|((mirror_namespace, _), state)| {
-                mirror_namespace == namespace && uses(&state.target)
-            })
-            .map(|((_, mirror), state)| (mirror.clone(), state.clone()))
+            .get(namespace)
+            .into_iter()
+            .flatten()
+            .filter(|(_, state)| uses(&state.target))
+            .map(|(mirror, state)| (mirror.clone(), state.clone()))
             .collect()
     }
 
-    fn update(&self, id: &(String, String), change: impl FnOnce(&mut State)) {
-        change(self.lock().entry(id.clone()).or_default());
+    fn update(&self, (namespace, mirror): &(String, String), change: impl FnOnce(&mut State)) {
+        let mut states = self.lock();
+        let mirrors = states.entry(namespace.clone()).or_default();
+        change(mirrors.entry(mirror.clone()).or_default());
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(String, String), State>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, HashMap<String, State>>> {
         self.states.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -10,13 +10,17 @@ use kube::core::PartialObjectMeta;
 use kube::{Api, Client, Resource};
 use serde_json::{Value, json};
 
-use super::ownership::{Ownership, manager};
-use super::plan::{Conflict, MIRRORED_LABEL, Write};
-use super::record::{annotation, records};
+use super::ownership::manager;
+use super::plan::{MIRRORED_LABEL, Write};
+use super::record::annotation;
 use super::status::Failure;
 use crate::api::{DeletionPolicy, KeyVaultMirror};
 use crate::render::Rendered;
 use crate::vault::SecretValue;
+
+/// A resourceVersion that no object has, since etcd counts from it: an apply that carries it makes what isn't there, and is
+/// refused (409) where anything is. (The API server drops the version of what it creates.)
+const NO_VERSION: &str = "1";
 
 /// Targets of one namespace.
 pub struct Targets {
@@ -38,9 +42,8 @@ impl Targets {
             .map_err(|error| Failure::ApiServer(error.to_string()))
     }
 
-    /// Writes a target by server-side apply. The first write is not forced and backs out if someone else's Secret turns out to be
-    /// there; every later one carries what it was decided on, so that a stale decision is refused.
-    /// Gives the resourceVersion that the write produced.
+    /// Writes a target by server-side apply. Every write carries what it was decided on, the first one that there was nothing, so
+    /// that a stale decision is refused. Gives the resourceVersion that the write produced.
     pub async fn write(
         &self,
         mirror: &KeyVaultMirror,
@@ -48,47 +51,41 @@ impl Targets {
         rendered: &Rendered,
     ) -> Result<String, Failure> {
         let target = &mirror.spec.target.name;
-        let body = body(mirror, write, rendered);
         let uid = mirror.metadata.uid.as_deref().unwrap_or_default();
-        let params = PatchParams {
-            force: write.precondition.is_some(),
-            ..PatchParams::apply(&manager(uid))
-        };
         let written = self
-            .api
-            .patch_metadata(target, &params, &Patch::Apply(&body))
+            .apply(uid, target, &body(mirror, write, rendered))
             .await
             .map_err(|error| refusal(error, target, rendered.values().map(|key| &key.value)))?;
-        if write.precondition.is_none() && belongs_to_others(&written) {
-            self.withdraw(target, uid, None).await?;
-            return Err(Conflict::Foreign {
-                target: target.clone(),
-            }
-            .into());
-        }
         Ok(written.metadata.resource_version.unwrap_or_default())
     }
 
-    /// Takes a mirror's keys, annotation, label and ownerReference out of a target: an apply that wants nothing.
+    /// Takes a mirror's keys, annotation, label and ownerReference out of a target, if it is still the one that was looked at:
+    /// an apply that wants nothing.
     pub async fn withdraw(
         &self,
         target: &str,
         mirror_uid: &str,
-        precondition: Option<(&str, &str)>,
+        uid: &str,
+        resource_version: &str,
     ) -> Result<(), Failure> {
-        let mut body = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": target}});
-        if let Some((uid, resource_version)) = precondition {
-            body["metadata"]["uid"] = uid.into();
-            body["metadata"]["resourceVersion"] = resource_version.into();
-        }
-        let params = PatchParams::apply(&manager(mirror_uid));
-        let withdrawn = self
-            .api
-            .patch_metadata(target, &params, &Patch::Apply(&body))
-            .await;
-        withdrawn
+        let metadata = json!({"name": target, "uid": uid, "resourceVersion": resource_version});
+        let body = json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata});
+        self.apply(mirror_uid, target, &body)
+            .await
             .map(drop)
             .map_err(|error| refusal(error, target, std::iter::empty()))
+    }
+
+    async fn apply(
+        &self,
+        mirror_uid: &str,
+        target: &str,
+        body: &Value,
+    ) -> Result<PartialObjectMeta<Secret>, kube::Error> {
+        let params = PatchParams::apply(&manager(mirror_uid)).force();
+        self.api
+            .patch_metadata(target, &params, &Patch::Apply(body))
+            .await
     }
 
     /// Deletes a target that no mirror wants any more, if it is still the one that was looked at.
@@ -134,9 +131,12 @@ fn body(mirror: &KeyVaultMirror, write: &Write, rendered: &Rendered) -> Value {
         "type": target.type_,
         "data": data,
     });
-    if let Some((uid, resource_version)) = &write.precondition {
-        body["metadata"]["uid"] = uid.as_str().into();
-        body["metadata"]["resourceVersion"] = resource_version.as_str().into();
+    match &write.precondition {
+        Some((uid, resource_version)) => {
+            body["metadata"]["uid"] = uid.as_str().into();
+            body["metadata"]["resourceVersion"] = resource_version.as_str().into();
+        }
+        None => body["metadata"]["resourceVersion"] = NO_VERSION.into(),
     }
     if mirror.spec.deletion_policy == DeletionPolicy::Delete
         && let Some(mut owner) = mirror.owner_ref(&())
@@ -146,13 +146,6 @@ fn body(mirror: &KeyVaultMirror, write: &Write, rendered: &Rendered) -> Value {
         body["metadata"]["ownerReferences"] = json!([owner]);
     }
     body
-}
-
-/// Whether a Secret that a first write met was there before it, and not by another mirror's doing.
-fn belongs_to_others(written: &PartialObjectMeta<Secret>) -> bool {
-    let metadata = &written.metadata;
-    let others = records(metadata.annotations.as_ref().unwrap_or(&BTreeMap::new())).len() > 1;
-    !others && Ownership::of(metadata.managed_fields.as_deref().unwrap_or_default()).has_outsiders()
 }
 
 /// What a refused write means. The API server's text is passed on only if it quotes none of the values.

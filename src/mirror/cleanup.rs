@@ -4,29 +4,39 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kube::ResourceExt;
 use kube::api::Api;
-use kube::{Resource, ResourceExt};
 
 use super::apply::Targets;
 use super::controller::Mirrors;
 use super::plan::Existing;
 use super::status::Failure;
-use super::sweep::{LiveMirrors, Sweep, leftovers};
+use super::sweep::{LiveMirrors, Sweep, all_want, leftovers};
 use crate::api::KeyVaultMirror;
+use crate::daemon::Stop;
 
 /// How often leftovers are looked for though nothing happened.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+/// Least time between two such looks.
+const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 
 impl Mirrors {
-    /// Looks for leftovers again and again.
-    pub(super) async fn sweep_for_ever(self: Arc<Self>) {
+    /// Looks for leftovers again and again until `stop`.
+    pub(super) async fn sweep_until(self: Arc<Self>, stop: Stop) {
         let mut interval = tokio::time::interval(SWEEP_INTERVAL);
-        loop {
-            tokio::select! {
-                _ = interval.tick() => {}
-                () = self.mirrors_touched.notified() => {}
+        let sweeps = async {
+            loop {
+                tokio::select! {
+                    _ = interval.tick() => {}
+                    () = self.mirrors_touched.notified() => {}
+                }
+                self.sweep().await;
+                tokio::time::sleep(SWEEP_PAUSE).await;
             }
-            self.sweep().await;
+        };
+        tokio::select! {
+            () = sweeps => {}
+            () = stop => {}
         }
     }
 
@@ -43,12 +53,16 @@ impl Mirrors {
                 mirror.spec.target.name.clone(),
             );
         }
+        let none = LiveMirrors::new();
         for target in self.targets.state() {
-            let (namespace, name) = (target.namespace().unwrap_or_default(), target.name_any());
-            let existing = Existing::of(target.meta());
-            let live = live.entry(namespace.clone()).or_default();
-            for sweep in leftovers(&name, &existing, live) {
-                if let Err(error) = self.sweep_one(&namespace, &name, &existing, &sweep).await {
+            let (namespace, name) = (&*target.namespace, &*target.name);
+            let live = live.get(namespace).unwrap_or(&none);
+            if all_want(name, target.mirror_uids(), live) {
+                continue;
+            }
+            let existing = target.existing();
+            for sweep in leftovers(name, &existing, live) {
+                if let Err(error) = self.sweep_one(namespace, name, &existing, &sweep).await {
                     tracing::warn!(%namespace, target = %name, %error, "a leftover can't be removed; that is tried again");
                 }
             }
@@ -87,8 +101,9 @@ impl Mirrors {
         );
         match sweep {
             Sweep::Withdraw { uid, .. } => {
-                let seen = (existing.uid.as_str(), existing.resource_version.as_str());
-                targets.withdraw(target, uid, Some(seen)).await
+                targets
+                    .withdraw(target, uid, &existing.uid, &existing.resource_version)
+                    .await
             }
             Sweep::Delete { .. } => {
                 targets

@@ -6,12 +6,10 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::channel::mpsc;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Secret;
-use kube::core::PartialObjectMeta;
 use kube::runtime::Controller;
-use kube::runtime::controller::Action;
+use kube::runtime::controller::{Action, Config};
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::{Client, Resource, ResourceExt};
+use kube::{Client, ResourceExt};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -21,16 +19,18 @@ use super::apply::Targets;
 use super::grant;
 use super::memory::{About, Last, Memories, Memory};
 use super::plan::{Desired, Existing, Plan, Rival, plan};
-use super::record::{Content, Record, records};
+use super::record::{Content, Record};
 use super::schedule::{Ticks, backoff, interval};
 use super::status::{Failure, Outcome};
+use super::target::Target;
 use crate::api::{KeyVaultGrant, KeyVaultMirror};
 use crate::clock::ServerClock;
+use crate::daemon::Stop;
 use crate::digest::{DigestKey, Place};
 use crate::render::{Rendered, render};
 use crate::telemetry::{Events, Metrics};
 use crate::vault::{DnsSuffixes, LINGER, ReadKey, Reader};
-use crate::watch;
+use crate::watch::{self, Index};
 
 /// Annotation that makes a mirror ask its vault at once, with any new value.
 const SYNC_NOW: &str = "keytide.dev/sync-now";
@@ -40,6 +40,8 @@ const RACE_PAUSE: Duration = Duration::from_millis(500);
 const QUIET_RACES: u32 = 5;
 /// Pause after a status could not be written.
 const UNTOLD_PAUSE: Duration = Duration::from_secs(2);
+/// Mirrors that are looked after at the same moment: kube's controller polls all of them whenever one moves.
+const CONCURRENCY: u16 = 64;
 
 /// What the controller works with.
 pub struct Mirrors {
@@ -51,14 +53,15 @@ pub struct Mirrors {
     /// No mirror asks its vault more often.
     pub min_refresh_interval: Duration,
     pub mirrors: Store<KeyVaultMirror>,
+    pub mirrors_by_target: Index<KeyVaultMirror>,
     pub grants: Store<KeyVaultGrant>,
-    pub targets: Store<PartialObjectMeta<Secret>>,
+    pub targets: Store<Target>,
     pub activity: Activity,
     pub events: Events,
     pub metrics: Arc<Metrics>,
     pub memories: Memories,
     /// Says that a mirror came, changed or went, so that leftovers may be there.
-    pub mirrors_touched: Notify,
+    pub mirrors_touched: Arc<Notify>,
 }
 
 /// Things that make mirrors look again.
@@ -71,25 +74,26 @@ pub struct Triggers {
     pub grants: mpsc::UnboundedReceiver<()>,
 }
 
-/// Runs the controller for ever.
-pub async fn run(mirrors: Arc<Mirrors>, triggers: Triggers) {
+/// Runs the controller until `stop`, and then until what is under way is done.
+pub async fn run(mirrors: Arc<Mirrors>, triggers: Triggers, stop: Stop) {
     let store = mirrors.mirrors.clone();
-    let sweeping = Arc::clone(&mirrors).sweep_for_ever();
+    let sweeping = Arc::clone(&mirrors).sweep_until(stop.clone());
     let controller = Controller::for_stream(futures::stream::pending(), store)
+        .with_config(Config::default().concurrency(CONCURRENCY))
         .reconcile_on(futures::stream::select(triggers.mirrors, triggers.targets))
         .reconcile_all_on(triggers.grants)
+        .graceful_shutdown_on(stop)
         .run(Mirrors::reconcile, |_, error, _| match *error {}, mirrors)
         .for_each(|_| std::future::ready(()));
     futures::join!(controller, sweeping);
 }
 
 /// The mirrors that have a part in a target.
-pub fn mirrors_of(target: &PartialObjectMeta<Secret>) -> Vec<ObjectRef<KeyVaultMirror>> {
-    let namespace = target.namespace().unwrap_or_default();
-    let records = records(target.annotations());
-    records
+pub fn mirrors_of(target: &Target) -> Vec<ObjectRef<KeyVaultMirror>> {
+    target
+        .records()
         .values()
-        .map(|record| watch::reference(&namespace, &record.mirror))
+        .map(|record| watch::reference(&target.namespace, &record.mirror))
         .collect()
 }
 
@@ -261,7 +265,8 @@ impl Mirrors {
         })
     }
 
-    /// The target as it is: from the watch if that is as new as the last write, else from the API server.
+    /// The target as it is: from the watch if that is as new as the last write, else from the API server. At first the watch
+    /// is believed even where it has none, since a first write is refused if there is one.
     async fn existing(
         &self,
         targets: &Targets,
@@ -273,9 +278,9 @@ impl Mirrors {
         let watched = self
             .targets
             .get(&watch::reference(namespace, name))
-            .map(|secret| Existing::of(secret.meta()));
+            .map(|target| target.existing());
         match (last, watched) {
-            (Last::Unknown, Some(existing)) if failures == 0 => Ok(Some(existing)),
+            (Last::Unknown, watched) if failures == 0 => Ok(watched),
             (Last::InSync { target, .. }, Some(existing))
                 if existing.resource_version == *target =>
             {
@@ -284,7 +289,7 @@ impl Mirrors {
             _ => Ok(targets
                 .metadata(name)
                 .await?
-                .map(|secret| Existing::of(secret.meta()))),
+                .map(|secret| Target::of(secret).existing())),
         }
     }
 
@@ -340,12 +345,13 @@ impl Mirrors {
         let precedence = |mirror: &KeyVaultMirror| {
             (mirror.creation_timestamp().map(|time| time.0), mirror.uid())
         };
-        self.mirrors
-            .state()
+        let namespace = mirror.namespace().unwrap_or_default();
+        self.mirrors_by_target
+            .get(&namespace, &mirror.spec.target.name)
             .iter()
+            .filter_map(|other| self.mirrors.get(other))
             .filter(|other| {
-                other.namespace() == mirror.namespace()
-                    && other.uid() != mirror.uid()
+                other.uid() != mirror.uid()
                     && other.spec.target.name == mirror.spec.target.name
                     && other.metadata.deletion_timestamp.is_none()
             })
@@ -361,7 +367,7 @@ impl Mirrors {
                     .collect(),
                 labels: other.spec.target.labels.clone(),
                 annotations: other.spec.target.annotations.clone(),
-                precedes: precedence(other) < precedence(mirror),
+                precedes: precedence(&other) < precedence(mirror),
             })
             .collect()
     }

@@ -22,9 +22,11 @@ mod report;
 mod schedule;
 mod status;
 mod sweep;
+mod target;
 
 pub use self::activity::{Activity, State};
 pub use self::controller::{Mirrors, Triggers, mirrors_of, run};
 pub use self::memory::Memories;
 pub use self::plan::MIRRORED_LABEL;
 pub use self::record::{KeyRecord, Record, records};
+pub use self::target::Target;

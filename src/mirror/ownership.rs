@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use serde_json::Value;
 
 /// Start of a mirror's name as a field manager; its UID follows.
@@ -32,16 +31,14 @@ pub struct Ownership {
 }
 
 impl Ownership {
-    /// Reads managedFields; entries of one manager (it may have several, by operation) are one.
-    pub fn of(entries: &[ManagedFieldsEntry]) -> Self {
+    /// Reads managedFields, each entry as its manager and the JSON of its fields; entries of one manager (it may have several, by
+    /// operation) are one.
+    pub fn of(entries: impl IntoIterator<Item = (impl AsRef<str>, impl AsRef<str>)>) -> Self {
         let mut managers: BTreeMap<String, Fields> = BTreeMap::new();
-        for entry in entries {
-            let fields = managers
-                .entry(entry.manager.clone().unwrap_or_default())
-                .or_default();
-            let Some(tree) = entry.fields_v1.as_ref().map(|fields| &fields.0) else {
-                continue;
-            };
+        for (manager, tree) in entries {
+            let fields = managers.entry(manager.as_ref().to_owned()).or_default();
+            // The API server's own text: what can't be read would be owned by nobody, and written anew.
+            let tree: Value = serde_json::from_str(tree.as_ref()).unwrap_or_default();
             fields.data.extend(names(&tree["f:data"], "f:"));
             fields
                 .labels
@@ -91,22 +88,17 @@ fn names(tree: &Value, prefix: &str) -> impl Iterator<Item = String> {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::FieldsV1;
     use serde_json::json;
 
     use super::*;
 
-    fn entry(manager: &str, fields: Value) -> ManagedFieldsEntry {
-        ManagedFieldsEntry {
-            manager: Some(manager.to_owned()),
-            fields_v1: Some(FieldsV1(fields)),
-            ..Default::default()
-        }
+    fn entry(manager: &str, fields: Value) -> (String, String) {
+        (manager.to_owned(), fields.to_string())
     }
 
     #[test]
     fn keys_and_owners_are_read() {
-        let ownership = Ownership::of(&[
+        let ownership = Ownership::of([
             entry(
                 "keytide/u1",
                 json!({"f:data": {".": {}, "f:token": {}}, "f:metadata": {"f:labels": {"f:l": {}}, "f:ownerReferences": {"k:{\"uid\":\"o\"}": {}}}}),

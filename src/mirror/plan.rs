@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::ownership::{Fields, Ownership};
-use super::record::{Content, Record, annotation, records};
+use super::record::{Content, Record, annotation};
 use crate::api::{DeletionPolicy, SecretType};
 
 /// Label on every target: what the daemon's watch of Secrets is limited to.
@@ -34,21 +33,6 @@ pub struct Existing {
     pub annotations: BTreeMap<String, String>,
     pub records: BTreeMap<String, Record>,
     pub ownership: Ownership,
-}
-
-impl Existing {
-    /// Takes from a Secret's metadata what a decision needs.
-    pub fn of(metadata: &ObjectMeta) -> Self {
-        let annotations = metadata.annotations.clone().unwrap_or_default();
-        Self {
-            uid: metadata.uid.clone().unwrap_or_default(),
-            resource_version: metadata.resource_version.clone().unwrap_or_default(),
-            labels: metadata.labels.clone().unwrap_or_default(),
-            records: records(&annotations),
-            annotations,
-            ownership: Ownership::of(metadata.managed_fields.as_deref().unwrap_or_default()),
-        }
-    }
 }
 
 /// Another mirror of the namespace that wants the same target.
@@ -335,7 +319,6 @@ fn with(map: &BTreeMap<String, String>, name: &str) -> BTreeMap<String, ()> {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
     use serde_json::{Value, json};
 
     use super::*;
@@ -362,12 +345,8 @@ mod tests {
         }
     }
 
-    fn managed(manager: &str, fields: Value) -> ManagedFieldsEntry {
-        ManagedFieldsEntry {
-            manager: Some(manager.into()),
-            fields_v1: Some(FieldsV1(fields)),
-            ..Default::default()
-        }
+    fn managed(manager: &str, fields: Value) -> (String, String) {
+        (manager.to_owned(), fields.to_string())
     }
 
     /// The target as it is after `desired` was written at `now`.
@@ -388,7 +367,7 @@ mod tests {
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
             records: BTreeMap::from([(uid.clone(), next_record(desired, None, now))]),
-            ownership: Ownership::of(&[managed(&format!("keytide/{uid}"), fields)]),
+            ownership: Ownership::of([managed(&format!("keytide/{uid}"), fields)]),
         }
     }
 
@@ -441,7 +420,7 @@ mod tests {
     fn drift_is_repaired_and_is_no_change_of_content() {
         let wanted = desired("u", "a");
         let mut existing = written(&wanted, at(1));
-        existing.ownership = Ownership::of(&[
+        existing.ownership = Ownership::of([
             managed("keytide/u", json!({})),
             managed("kubectl-edit", json!({"f:data": {"f:token": {}}})),
         ]);
@@ -477,7 +456,7 @@ mod tests {
         let mut before = desired("u", "a");
         let mut existing = written(&before, at(1));
         existing.ownership =
-            Ownership::of(&[managed("kubectl-edit", json!({"f:data": {"f:more": {}}}))]);
+            Ownership::of([managed("kubectl-edit", json!({"f:data": {"f:more": {}}}))]);
         let content = before.keys["token"].clone();
         before.keys.insert("more".into(), content);
         let plan = decide(&before, Some(&existing), &[]);

@@ -56,13 +56,22 @@ pub fn annotation(uid: &str) -> String {
     format!("{ANNOTATION_PREFIX}{uid}")
 }
 
-/// The records on a target, by UID of the mirror. One that can't be read is as good as none: it is written anew.
-pub fn records(annotations: &BTreeMap<String, String>) -> BTreeMap<String, Record> {
+/// UIDs of the mirrors that have a record among these annotations, readable or not.
+pub fn mirror_uids<'a>(
+    annotations: impl Iterator<Item = (&'a str, &'a str)>,
+) -> impl Iterator<Item = &'a str> {
+    annotations.filter_map(|(name, _)| name.strip_prefix(ANNOTATION_PREFIX))
+}
+
+/// The records among a target's annotations, by UID of the mirror. One that can't be read is as good as none: it is written anew.
+pub fn records<'a, S: AsRef<str> + ?Sized + 'a>(
+    annotations: impl IntoIterator<Item = (&'a S, &'a S)>,
+) -> BTreeMap<String, Record> {
     annotations
-        .iter()
+        .into_iter()
         .filter_map(|(name, json)| {
-            let uid = name.strip_prefix(ANNOTATION_PREFIX)?;
-            Some((uid.to_owned(), serde_json::from_str(json).ok()?))
+            let uid = name.as_ref().strip_prefix(ANNOTATION_PREFIX)?;
+            Some((uid.to_owned(), serde_json::from_str(json.as_ref()).ok()?))
         })
         .collect()
 }

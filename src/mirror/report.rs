@@ -74,19 +74,50 @@ impl Mirrors {
                 )
                 .await;
         }
-        let api: Api<KeyVaultMirror> = Api::namespaced(self.client.clone(), &namespace);
-        let patch = Patch::Merge(json!({"status": after}));
-        match api
-            .patch_status(&name, &PatchParams::default(), &patch)
-            .await
-        {
-            Ok(_) => true,
-            // The mirror is gone, so there is nobody to tell.
-            Err(kube::Error::Api(status)) if status.code == 404 => true,
+        match self.write_status(mirror, outcome, now).await {
+            Ok(()) => true,
             Err(error) => {
                 tracing::warn!(%error, "the status can't be written; that is tried again");
                 false
             }
+        }
+    }
+
+    /// Writes a status on the mirror that it was decided on. Where only the cache lags behind, what it lags behind is looked at;
+    /// a mirror that wants something else now, or is gone, is told of its own attempt.
+    async fn write_status(
+        &self,
+        mirror: &KeyVaultMirror,
+        outcome: &Outcome<'_>,
+        now: Timestamp,
+    ) -> Result<(), kube::Error> {
+        let (namespace, name) = (mirror.namespace().unwrap_or_default(), mirror.name_any());
+        let api: Api<KeyVaultMirror> = Api::namespaced(self.client.clone(), &namespace);
+        let write = async |mirror: &KeyVaultMirror| {
+            let patch = json!({
+                "metadata": {"uid": mirror.uid(), "resourceVersion": mirror.resource_version()},
+                "status": status(mirror, outcome, now),
+            });
+            let written = api
+                .patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch))
+                .await;
+            match written {
+                Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+                written => written.map(drop),
+            }
+        };
+        match write(mirror).await {
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            written => return written,
+        }
+        match api.get_opt(&name).await? {
+            Some(latest)
+                if latest.uid() == mirror.uid()
+                    && latest.metadata.generation == mirror.metadata.generation =>
+            {
+                write(&latest).await
+            }
+            _ => Ok(()),
         }
     }
 }

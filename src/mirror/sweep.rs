@@ -20,6 +20,15 @@ pub enum Sweep {
     Delete { mirror: String, uid: String },
 }
 
+/// Whether all of the mirrors that have a record on the target called `target` want it: cheaper to know than what is left over.
+pub fn all_want<'a>(
+    target: &str,
+    mut mirrors: impl Iterator<Item = &'a str>,
+    live: &LiveMirrors,
+) -> bool {
+    mirrors.all(|uid| live.get(uid).is_some_and(|name| name == target))
+}
+
 /// What is left over on the target called `target`.
 pub fn leftovers(target: &str, existing: &Existing, live: &LiveMirrors) -> Vec<Sweep> {
     let wanted = |uid: &str| live.get(uid).is_some_and(|name| name == target);
@@ -55,7 +64,6 @@ mod tests {
     use std::collections::BTreeMap;
 
     use jiff::Timestamp;
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 
     use super::*;
     use crate::mirror::ownership::Ownership;
@@ -76,10 +84,6 @@ mod tests {
             deletion_policy: policy,
             keys: BTreeMap::from([(uid.to_owned(), key.clone())]),
         };
-        let entry = ManagedFieldsEntry {
-            manager: Some("kubectl".into()),
-            ..Default::default()
-        };
         Existing {
             uid: "s".into(),
             resource_version: "1".into(),
@@ -89,11 +93,7 @@ mod tests {
                 .iter()
                 .map(|uid| ((*uid).to_owned(), record(uid)))
                 .collect(),
-            ownership: Ownership::of(if outsider {
-                std::slice::from_ref(&entry)
-            } else {
-                &[]
-            }),
+            ownership: Ownership::of(outsider.then_some(("kubectl", "{}"))),
         }
     }
 
@@ -157,6 +157,14 @@ mod tests {
             uid: "a".into(),
         };
         assert_eq!(sweeps, [gone]);
+    }
+
+    #[test]
+    fn a_target_is_looked_at_if_not_all_of_its_mirrors_want_it() {
+        let wanted = |mirrors| all_want("t", ["a", "b"].into_iter(), &live(mirrors));
+        assert!(wanted(&[("a", "t"), ("b", "t"), ("c", "other")]));
+        assert!(!wanted(&[("a", "t")]));
+        assert!(!wanted(&[("a", "t"), ("b", "other")]));
     }
 
     #[test]

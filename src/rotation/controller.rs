@@ -1,6 +1,6 @@
 //! Carries out what [`super::decide`] decides: looks after each workload that opted in.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -8,11 +8,10 @@ use futures::StreamExt;
 use futures::channel::mpsc;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, Patch, PatchParams};
-use kube::core::PartialObjectMeta;
 use kube::runtime::Controller;
-use kube::runtime::controller::Action;
+use kube::runtime::controller::{Action, Config};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
@@ -26,9 +25,14 @@ use super::decide::{
 use super::opt_in::{OptIn, ROTATE, Typo};
 use super::reference::{Reference, references};
 use crate::clock::ServerClock;
+use crate::daemon::Stop;
 use crate::digest::{DigestKey, Place};
-use crate::mirror::{Activity, records};
+use crate::mirror::{Activity, Target};
 use crate::telemetry::{Events, Kind, Metrics};
+use crate::watch;
+
+/// Workloads looked after at once; what they wait for is the API server alone.
+const CONCURRENCY: u16 = 16;
 
 /// Pause after someone else wrote at the same moment.
 const RACE_PAUSE: Duration = Duration::from_millis(500);
@@ -44,7 +48,7 @@ pub struct Rotations {
     pub digest_key: DigestKey,
     pub timing: Timing,
     pub workloads: Store<Deployment>,
-    pub targets: Store<PartialObjectMeta<Secret>>,
+    pub targets: Store<Target>,
     pub activity: Activity,
     pub events: Events,
     pub metrics: Arc<Metrics>,
@@ -80,14 +84,16 @@ impl Warned {
     }
 }
 
-/// Runs the controller for ever.
-pub async fn run(rotations: Arc<Rotations>, triggers: Triggers) {
+/// Runs the controller until `stop`, and then until what is under way is done.
+pub async fn run(rotations: Arc<Rotations>, triggers: Triggers, stop: Stop) {
     let store = rotations.workloads.clone();
     Controller::for_stream(futures::stream::pending(), store)
+        .with_config(Config::default().concurrency(CONCURRENCY))
         .reconcile_on(futures::stream::select(
             triggers.workloads,
             triggers.targets,
         ))
+        .graceful_shutdown_on(stop)
         .run(
             Rotations::reconcile,
             |_, error, _| {
@@ -104,22 +110,13 @@ pub async fn run(rotations: Arc<Rotations>, triggers: Triggers) {
         .await;
 }
 
-/// The workloads that use a Secret and opted in to being rolled for it.
-pub fn workloads_of(
-    secret: &PartialObjectMeta<Secret>,
-    workloads: &Store<Deployment>,
-) -> Vec<ObjectRef<Deployment>> {
-    let (namespace, name) = (secret.namespace(), secret.name_any());
-    workloads
-        .state_filter(|workload| {
-            workload.namespace() == namespace
-                && opt_in(workload).includes(&name)
-                && template_references(workload)
-                    .iter()
-                    .any(|reference| reference.secret == name)
-        })
-        .iter()
-        .map(|workload| ObjectRef::from_obj(workload.as_ref()))
+/// The Secrets that a workload uses and has opted in to being rolled for.
+pub fn secrets_of(workload: &Deployment) -> HashSet<String> {
+    let opt_in = opt_in(workload);
+    template_references(workload)
+        .into_iter()
+        .map(|reference| reference.secret)
+        .filter(|secret| opt_in.includes(secret))
         .collect()
 }
 
@@ -143,7 +140,7 @@ impl Rotations {
         }
         let namespace = deployment.namespace().unwrap_or_default();
         let all = template_references(deployment);
-        let contents = self.contents(&namespace);
+        let contents = self.contents(&namespace, &all);
         let idle = self
             .warn_of_typos(deployment, &opt_in, &all, &contents)
             .await
@@ -176,7 +173,7 @@ impl Rotations {
         match decide(&workload, &contents, &started, &mirrors, self.timing, now) {
             Decision::Nothing => Ok(idle),
             Decision::Record(baseline) => {
-                self.patch(deployment, &json!({"metadata": annotations(&baseline)}))
+                self.patch(deployment, json!({"metadata": annotations(&baseline)}))
                     .await?;
                 tracing::info!("baseline recorded");
                 Ok(idle)
@@ -227,7 +224,7 @@ impl Rotations {
         let template = json!({"metadata": {"annotations": {CONTENT_DIGEST: digest}}});
         self.patch(
             deployment,
-            &json!({"metadata": annotations(baseline), "spec": {"template": template}}),
+            json!({"metadata": annotations(baseline), "spec": {"template": template}}),
         )
         .await?;
 
@@ -292,14 +289,12 @@ impl Rotations {
         }
     }
 
-    /// Patches what was looked at, and nothing else: with another resourceVersion the API server refuses.
     async fn patch(
         &self,
         deployment: &Deployment,
-        patch: &serde_json::Value,
+        patch: serde_json::Value,
     ) -> Result<(), kube::Error> {
-        let mut patch = patch.clone();
-        patch["metadata"]["resourceVersion"] = json!(deployment.resource_version());
+        let patch = decided_on(deployment, patch);
         let api: Api<Deployment> = Api::namespaced(
             self.client.clone(),
             &deployment.namespace().unwrap_or_default(),
@@ -313,17 +308,25 @@ impl Rotations {
             .map(drop)
     }
 
-    /// The content of all mirrored keys of a namespace.
-    fn contents(&self, namespace: &str) -> BTreeMap<SecretKey, Content> {
-        let targets = self
-            .targets
-            .state_filter(|target| target.namespace().as_deref() == Some(namespace));
+    /// The content of all mirrored keys of the Secrets that are referred to.
+    fn contents(
+        &self,
+        namespace: &str,
+        references: &BTreeSet<Reference>,
+    ) -> BTreeMap<SecretKey, Content> {
+        let secrets: BTreeSet<&str> = references
+            .iter()
+            .map(|reference| reference.secret.as_str())
+            .collect();
         let mut contents = BTreeMap::new();
-        for target in targets {
-            for record in records(target.annotations()).into_values() {
+        for secret in secrets {
+            let Some(target) = self.targets.get(&watch::reference(namespace, secret)) else {
+                continue;
+            };
+            for record in target.records().into_values() {
                 for (key, key_record) in record.keys {
                     let key = SecretKey {
-                        secret: target.name_any(),
+                        secret: secret.to_owned(),
                         key,
                     };
                     contents.insert(
@@ -439,7 +442,7 @@ impl Rotations {
     }
 }
 
-fn opt_in(deployment: &Deployment) -> OptIn {
+pub fn opt_in(deployment: &Deployment) -> OptIn {
     deployment
         .annotations()
         .get(ROTATE)
@@ -447,12 +450,20 @@ fn opt_in(deployment: &Deployment) -> OptIn {
         .unwrap_or_default()
 }
 
-fn template_references(deployment: &Deployment) -> BTreeSet<Reference> {
+pub fn template_references(deployment: &Deployment) -> BTreeSet<Reference> {
     let pod = deployment
         .spec
         .as_ref()
         .and_then(|spec| spec.template.spec.as_ref());
     pod.map(references).unwrap_or_default()
+}
+
+/// A patch of what was looked at, and of nothing else: the API server refuses it (409) on any other version.
+fn decided_on(deployment: &Deployment, mut patch: serde_json::Value) -> serde_json::Value {
+    let metadata = &deployment.metadata;
+    patch["metadata"]["uid"] = json!(metadata.uid);
+    patch["metadata"]["resourceVersion"] = json!(metadata.resource_version);
+    patch
 }
 
 fn annotations(baseline: &Baseline) -> serde_json::Value {
@@ -462,4 +473,21 @@ fn annotations(baseline: &Baseline) -> serde_json::Value {
 /// A panic elsewhere leaves these maps whole, so their poison means nothing.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_patch_carries_what_it_was_decided_on() {
+        let mut deployment = Deployment::default();
+        deployment.metadata.uid = Some("u".to_owned());
+        deployment.metadata.resource_version = Some("7".to_owned());
+        let patch = json!({"metadata": annotations(&Baseline::default())});
+        let patch = decided_on(&deployment, patch);
+        assert_eq!(patch["metadata"]["resourceVersion"], "7");
+        assert_eq!(patch["metadata"]["uid"], "u");
+        assert!(patch["metadata"]["annotations"][BASELINE].is_string());
+    }
 }

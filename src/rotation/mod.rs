@@ -6,7 +6,7 @@
 //! containers (start times) ──────────────────────┘
 //! ```
 //!
-//! `opt_in`, `reference`, `baseline`, `rollout` and `decide` are pure; `controller` looks and carries out. Watches
+//! `opt_in`, `reference`, `baseline`, `rollout`, `trim` and `decide` are pure; `controller` looks and carries out. Watches
 //! Deployments and the metadata of mirrored Secrets; lists the Pods of a workload only when its content is not what
 //! its baseline says. It must never read a Secret's data, roll what did not opt in, or roll twice for one content.
 
@@ -16,6 +16,8 @@ mod decide;
 mod opt_in;
 mod reference;
 mod rollout;
+mod trim;
 
-pub use self::controller::{Rollouts, Rotations, Triggers, Warned, run, workloads_of};
+pub use self::controller::{Rollouts, Rotations, Triggers, Warned, run, secrets_of};
 pub use self::decide::{MARGIN, Timing};
+pub use self::trim::trim;

@@ -39,6 +39,7 @@ struct ReconcileLabels {
 /// All metrics of the daemon.
 pub struct Metrics {
     registry: Mutex<Registry>,
+    leader: Gauge,
     vault_reads: Family<ReadLabels, Counter>,
     reconciles: Family<ReconcileLabels, Counter>,
     writes: Family<NamespaceLabels, Counter>,
@@ -57,6 +58,7 @@ impl Default for Metrics {
         ];
         let metrics = Self {
             registry: Mutex::new(Registry::with_prefix("keytide")),
+            leader: Gauge::default(),
             vault_reads: Family::default(),
             reconciles: Family::default(),
             writes: Family::default(),
@@ -74,6 +76,7 @@ impl Default for Metrics {
 impl Metrics {
     fn register(&self) {
         let mut registry = self.registry();
+        registry.register("leader", "Whether this daemon leads", self.leader.clone());
         registry.register(
             "vault_reads",
             "Reads of vault objects, by outcome",
@@ -108,6 +111,11 @@ impl Metrics {
             Unit::Seconds,
             self.until_rolled_out.clone(),
         );
+    }
+
+    /// This daemon leads, or doesn't.
+    pub fn leads(&self, leads: bool) {
+        self.leader.set(leads.into());
     }
 
     /// A read of a vault ended.

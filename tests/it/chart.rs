@@ -89,6 +89,7 @@ identity: {type: environment}
 serviceAccount: {create: false, name: mine}
 caBundle: {secret: roots}
 crds: {upgrade: false}
+podDisruptionBudget: {enabled: false}
 "#;
 
 /// Needs definitions that the testbed has not.

@@ -10,6 +10,7 @@ mod docs;
 mod faults;
 mod fixture;
 mod identities;
+mod leading;
 mod leaks;
 mod mirroring;
 mod processes;

@@ -182,6 +182,23 @@ async fn delete_takes_the_target_along_and_retain_leaves_it() {
 }
 
 #[tokio::test]
+async fn a_secret_of_someone_else_is_not_touched() {
+    let fixture = Fixture::new("foreign").await;
+    let _daemon = fixture.daemon().await;
+    let theirs = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "t"}, "stringData": {"k": "theirs"}});
+    fixture.apply(&theirs).await;
+    let before = fixture.secrets().get("t").await.expect("their Secret");
+    fixture.set("s", "ours");
+    fixture
+        .apply(&fixture.mirror("m", "t", &[("k", "s")]))
+        .await;
+    let message = fixture.reason("m", "TargetConflict").await;
+    assert!(message.contains("was not made by Keytide"), "{message}");
+    let after = fixture.secrets().get("t").await.expect("their Secret");
+    assert_eq!(after.resource_version(), before.resource_version());
+}
+
+#[tokio::test]
 async fn two_mirrors_fill_one_target_and_one_of_them_can_go() {
     let fixture = Fixture::new("shared").await;
     let _daemon = fixture.daemon().await;

@@ -80,11 +80,26 @@ impl Daemon {
         self.process.kill();
     }
 
+    /// SIGSTOP: as when its machine is frozen.
+    pub fn pause(&self) -> Result<()> {
+        self.process.signal(Signal::STOP)
+    }
+
+    /// SIGCONT, after [`Daemon::pause`].
+    pub fn resume(&self) -> Result<()> {
+        self.process.signal(Signal::CONT)
+    }
+
     /// SIGTERM, as the kubelet sends it; gives the exit code.
     pub async fn terminate(&mut self) -> Result<i32> {
         if self.process.ended().is_none() {
             self.process.signal(Signal::TERM)?;
         }
+        self.ended().await
+    }
+
+    /// Waits until it ends, and gives the exit code.
+    pub async fn ended(&mut self) -> Result<i32> {
         let process = &mut self.process;
         let status = within(DEADLINE, "the daemon ends", async || {
             process.ended().ok_or_else(|| "it still runs".to_owned())

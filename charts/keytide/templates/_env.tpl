@@ -8,6 +8,8 @@
   value: 0.0.0.0:8080
 - name: KEYTIDE_DIGEST_KEY_SECRET
   value: {{ .Values.digestKeySecret | default (printf "%s-digest-key" (include "keytide.fullname" .)) | quote }}
+- name: KEYTIDE_LEADER_ELECT_RESOURCE_NAME
+  value: {{ include "keytide.fullname" . | quote }}
 - name: KEYTIDE_VAULT_DNS_SUFFIX
   value: {{ join "," .Values.vaultDnsSuffixes | quote }}
 - name: KEYTIDE_CREDENTIAL

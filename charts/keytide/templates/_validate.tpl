@@ -105,9 +105,6 @@ says well (types, unknown keys, enums) is left to it.
 
 {{- define "keytide.validate.daemon" -}}
 {{- $errors := list -}}
-{{- if gt (int64 .Values.replicaCount) 1 -}}
-  {{- $errors = append $errors (printf "replicaCount is %d: there is no leader election yet, so write 1, or 0 to stop the daemon" (int64 .Values.replicaCount)) -}}
-{{- end -}}
 {{- range $name := list "minRefreshInterval" "settle" "minRotationInterval" -}}
   {{- $value := toString (get $.Values $name) -}}
   {{- if not (regexMatch `^([0-9]+(ms|s|m|h))+$` $value) -}}

@@ -1,0 +1,211 @@
+//! What the daemon knows of the cluster.
+
+use std::collections::HashSet;
+use std::sync::{Arc, OnceLock};
+
+use futures::TryStreamExt;
+use futures::channel::mpsc;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Secret;
+use kube::core::PartialObjectMeta;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::reflector::store::WriterDropped;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::watcher::{self, Config, watcher};
+use kube::{Api, Client, Resource};
+use tokio::sync::Notify;
+
+use crate::api::{KeyVaultGrant, KeyVaultMirror};
+use crate::mirror::{self, MIRRORED_LABEL, Target, mirrors_of};
+use crate::rotation;
+use crate::watch::{Change, Index, follow, keep, new_store};
+
+/// What the daemon knows of the cluster, kept up to date whether it leads or not.
+pub struct Caches {
+    pub mirrors: Store<KeyVaultMirror>,
+    pub mirrors_by_target: Index<KeyVaultMirror>,
+    pub mirrors_touched: Arc<Notify>,
+    pub grants: Store<KeyVaultGrant>,
+    pub targets: Store<Target>,
+    pub workloads: Store<Deployment>,
+    wakes: Arc<OnceLock<Wakes>>,
+}
+
+/// Where changes are told to the controllers.
+struct Wakes {
+    mirrors: mpsc::UnboundedSender<ObjectRef<KeyVaultMirror>>,
+    mirrors_of_targets: mpsc::UnboundedSender<ObjectRef<KeyVaultMirror>>,
+    grants: mpsc::UnboundedSender<()>,
+    workloads: mpsc::UnboundedSender<ObjectRef<Deployment>>,
+    workloads_of_targets: mpsc::UnboundedSender<ObjectRef<Deployment>>,
+}
+
+impl Caches {
+    /// Empty caches, and the watches that fill them for as long as they are polled.
+    pub fn new(client: &Client) -> (Self, impl Future<Output = ()> + use<>) {
+        let (mirrors, mirrors_writer) = new_store();
+        let (grants, grants_writer) = new_store();
+        let (targets, targets_writer) = new_store();
+        let (workloads, workloads_writer) = new_store();
+        let caches = Self {
+            mirrors,
+            mirrors_by_target: Index::new(|mirror: &KeyVaultMirror| {
+                HashSet::from([mirror.spec.target.name.clone()])
+            }),
+            mirrors_touched: Arc::default(),
+            grants,
+            targets,
+            workloads,
+            wakes: Arc::default(),
+        };
+        let workloads_by_secret = Index::new(rotation::secrets_of);
+
+        let (wakes, index, touched) = (
+            Arc::clone(&caches.wakes),
+            caches.mirrors_by_target.clone(),
+            Arc::clone(&caches.mirrors_touched),
+        );
+        let watch_mirrors = follow(
+            watcher(
+                Api::<KeyVaultMirror>::all(client.clone()),
+                Config::default(),
+            )
+            .modify(trim_mirror),
+            mirrors_writer,
+            move |change: Change<'_, KeyVaultMirror>| {
+                index.follow(&change);
+                touched.notify_one();
+                if let Some(wakes) = wakes.get() {
+                    send_all(&wakes.mirrors, change.objects().map(ObjectRef::from_obj));
+                }
+            },
+            warn_of("KeyVaultMirrors"),
+        );
+        let wakes = Arc::clone(&caches.wakes);
+        let watch_grants = follow(
+            watcher(Api::<KeyVaultGrant>::all(client.clone()), Config::default()).modify(trim),
+            grants_writer,
+            move |_| {
+                if let Some(wakes) = wakes.get() {
+                    send_all(&wakes.grants, [()]);
+                }
+            },
+            warn_of("KeyVaultGrants"),
+        );
+        let (wakes, index) = (Arc::clone(&caches.wakes), workloads_by_secret.clone());
+        let watch_targets = follow(
+            watcher(
+                Api::<PartialObjectMeta<Secret>>::all(client.clone()),
+                Config::default().labels(&format!("{MIRRORED_LABEL}=true")),
+            )
+            .map_ok(|event| keep(event, Target::of)),
+            targets_writer,
+            move |change: Change<'_, Target>| {
+                let Some(wakes) = wakes.get() else { return };
+                for target in change.objects() {
+                    send_all(&wakes.mirrors_of_targets, mirrors_of(target));
+                    let workloads = index.get(&target.namespace, &target.name);
+                    send_all(&wakes.workloads_of_targets, workloads);
+                }
+            },
+            warn_of("Secrets"),
+        );
+        let (wakes, index) = (Arc::clone(&caches.wakes), workloads_by_secret);
+        let watch_workloads = follow(
+            watcher(Api::<Deployment>::all(client.clone()), Config::default())
+                .modify(rotation::trim),
+            workloads_writer,
+            move |change: Change<'_, Deployment>| {
+                index.follow(&change);
+                if let Some(wakes) = wakes.get() {
+                    send_all(&wakes.workloads, change.objects().map(ObjectRef::from_obj));
+                }
+            },
+            warn_of("Deployments"),
+        );
+        let watches = async {
+            futures::join!(watch_mirrors, watch_grants, watch_targets, watch_workloads);
+        };
+        (caches, watches)
+    }
+
+    pub async fn wait_until_filled(&self) -> std::result::Result<(), WriterDropped> {
+        futures::try_join!(
+            self.mirrors.wait_until_ready(),
+            self.grants.wait_until_ready(),
+            self.targets.wait_until_ready(),
+            self.workloads.wait_until_ready()
+        )
+        .map(drop)
+    }
+
+    /// From here on changes are told to the controllers, after all that is there now. Until then they are told to nobody, so
+    /// that a daemon may wait for months.
+    pub fn wake(&self) -> (mirror::Triggers, rotation::Triggers) {
+        let (mirrors, mirror_triggers) = mpsc::unbounded();
+        let (mirrors_of_targets, mirrors_of_target_triggers) = mpsc::unbounded();
+        let (grants, grant_triggers) = mpsc::unbounded();
+        let (workloads, workload_triggers) = mpsc::unbounded();
+        let (workloads_of_targets, workloads_of_target_triggers) = mpsc::unbounded();
+        let wakes = self.wakes.get_or_init(|| Wakes {
+            mirrors,
+            mirrors_of_targets,
+            grants,
+            workloads,
+            workloads_of_targets,
+        });
+        let all = self.mirrors.state();
+        send_all(
+            &wakes.mirrors,
+            all.iter()
+                .map(|mirror| ObjectRef::from_obj(mirror.as_ref())),
+        );
+        let all = self.workloads.state();
+        send_all(
+            &wakes.workloads,
+            all.iter()
+                .map(|workload| ObjectRef::from_obj(workload.as_ref())),
+        );
+        (
+            mirror::Triggers {
+                mirrors: mirror_triggers,
+                targets: mirrors_of_target_triggers,
+                grants: grant_triggers,
+            },
+            rotation::Triggers {
+                workloads: workload_triggers,
+                targets: workloads_of_target_triggers,
+            },
+        )
+    }
+}
+
+/// Drops from a cached object what nobody asks of it.
+fn trim(object: &mut impl Resource) {
+    let metadata = object.meta_mut();
+    metadata.managed_fields = None;
+    if let Some(annotations) = &mut metadata.annotations {
+        annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+    }
+}
+
+/// Drops the same of a mirror, and the room that reading it took and nothing fills.
+fn trim_mirror(mirror: &mut KeyVaultMirror) {
+    trim(mirror);
+    mirror.spec.data.shrink_to_fit();
+    if let Some(status) = &mut mirror.status {
+        status.conditions.shrink_to_fit();
+        status.objects.shrink_to_fit();
+    }
+}
+
+/// A receiver that is gone means that the daemon ends.
+fn send_all<T>(sender: &mpsc::UnboundedSender<T>, items: impl IntoIterator<Item = T>) {
+    for item in items {
+        let _ = sender.unbounded_send(item);
+    }
+}
+
+fn warn_of(what: &'static str) -> impl Fn(&watcher::Error) + Send {
+    move |error| tracing::warn!(%error, "{what} can't be watched; that is tried again")
+}

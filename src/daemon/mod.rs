@@ -1,0 +1,329 @@
+//! The daemon: fills the caches, waits until it leads, then runs the controllers until it is told to stop or leads no more.
+//!
+//! A daemon that doesn't lead keeps its caches filled, so that it can take over at once. It asks no vault and writes nothing.
+//! One that loses the lead ends, as Kubernetes' own components do, and the kubelet starts it again: nothing that it began can
+//! then go on, whatever it waits for, and nothing that it remembers from its time as the leader can mislead it later.
+
+mod caches;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{BoxFuture, Shared};
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{ListParams, PostParams};
+use kube::client::ClientBuilder;
+use kube::{Api, Client, ResourceExt};
+use serde::de::DeserializeOwned;
+use tokio::net::TcpListener;
+use tower::filter::FilterLayer;
+use tower::limit::ConcurrencyLimitLayer;
+
+use self::caches::Caches;
+use crate::api::{KeyVaultGrant, KeyVaultMirror};
+use crate::clock::ServerClock;
+use crate::digest::{DigestKey, KEY_LENGTH};
+use crate::leader::{self, Candidacy, Candidate, Fence};
+use crate::mirror::{self, Activity, Memories, Mirrors};
+use crate::rotation::{self, Rollouts, Rotations, Warned};
+use crate::telemetry::{Events, Health, Metrics, serve};
+use crate::vault::{CredentialKind, DnsSuffixes, Reader, Transport};
+
+/// Key of the digest key's Secret.
+const DIGEST_KEY: &str = "key";
+/// How often a missing CustomResourceDefinition is looked for.
+const CRD_PAUSE: Duration = Duration::from_secs(2);
+/// How long what is under way may take when the daemon is told to stop. Then the next leader finishes it.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+/// Requests of the controllers that are under way to the API server at once.
+const API_CONCURRENCY: usize = 64;
+
+/// How a daemon ends: an error is a sentence for the person who reads its log.
+pub type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// Resolves when the daemon shall stop.
+pub type Stop = Shared<BoxFuture<'static, ()>>;
+
+/// What the daemon is told.
+pub struct Settings {
+    /// Address of /healthz, /readyz and /metrics.
+    pub listen: SocketAddr,
+    /// Namespace of the digest key's Secret and of the Lease.
+    pub namespace: String,
+    pub digest_key_secret: String,
+    pub vault_dns_suffixes: DnsSuffixes,
+    /// PEM file with certificates to trust beside the system's.
+    pub ca_bundle: Option<PathBuf>,
+    pub credential: CredentialKind,
+    pub min_refresh_interval: Duration,
+    pub timing: rotation::Timing,
+    /// None: this is the only daemon.
+    pub election: Option<Election>,
+}
+
+/// By which Lease the daemons agree on who leads.
+pub struct Election {
+    pub lease: String,
+    pub timing: leader::Timing,
+}
+
+/// Runs until `stop`.
+pub async fn run(settings: Settings, stop: Stop) -> Result {
+    let (health, metrics) = (Health::default(), Arc::new(Metrics::default()));
+    let listener = TcpListener::bind(settings.listen).await.map_err(|error| {
+        format!(
+            "can't listen on {}: {error}; choose another address by --listen",
+            settings.listen
+        )
+    })?;
+    tracing::info!(address = %listener.local_addr()?, version = env!("CARGO_PKG_VERSION"), "keytide starts");
+    let acting = act(settings, health.clone(), Arc::clone(&metrics), stop);
+    tokio::select! {
+        served = serve(listener, health, metrics) => Ok(served?),
+        acted = acting => acted,
+    }
+}
+
+async fn act(settings: Settings, health: Health, metrics: Arc<Metrics>, stop: Stop) -> Result {
+    let clock = ServerClock::default();
+    let fence = settings.election.as_ref().map(|_| Fence::default());
+    let clients = Clients::new(&clock, fence.as_ref()).await?;
+    let crds = async {
+        wait_for_crd::<KeyVaultMirror>(&clients.watching, &health).await;
+        wait_for_crd::<KeyVaultGrant>(&clients.watching, &health).await;
+    };
+    tokio::select! {
+        () = crds => {}
+        () = stop.clone() => return Ok(()),
+    }
+    health.waiting("the caches are being filled".to_owned());
+    let (caches, watches) = Caches::new(&clients.watching);
+    let instance = std::env::var("HOSTNAME").unwrap_or_else(|_| "keytide".to_owned());
+    let leading = async {
+        tokio::select! {
+            filled = caches.wait_until_filled() => filled?,
+            () = stop.clone() => return Ok(()),
+        }
+        health.ready();
+        tracing::info!("ready");
+        let controllers = controllers(
+            &settings,
+            &caches,
+            &clients.acting,
+            clock,
+            &instance,
+            &metrics,
+            stop.clone(),
+        );
+        let (Some(election), Some(fence)) = (&settings.election, fence) else {
+            metrics.leads(true);
+            return until_stopped(controllers, stop.clone()).await;
+        };
+        let candidacy = Candidacy {
+            namespace: settings.namespace.clone(),
+            lease: election.lease.clone(),
+            identity: identity(&instance)?,
+            timing: election.timing,
+        };
+        let config = clients.config.clone();
+        let client = move || Client::try_from(config);
+        let candidate = Candidate::start(candidacy, client, fence, Arc::clone(&metrics))?;
+        lead(candidate, controllers, stop.clone()).await
+    };
+    tokio::select! {
+        result = leading => result,
+        () = watches => Ok(()),
+    }
+}
+
+/// Waits until the candidate leads, then runs the controllers for as long as it does.
+async fn lead(
+    mut candidate: Candidate,
+    controllers: impl Future<Output = Result>,
+    stop: Stop,
+) -> Result {
+    tokio::select! {
+        won = candidate.won() => won?,
+        () = stop.clone() => {
+            candidate.release().await;
+            return Ok(());
+        }
+    }
+    let result = tokio::select! {
+        result = until_stopped(controllers, stop) => result,
+        lost = candidate.lost() => {
+            let sentence = format!("this daemon led and does no longer: {lost}; it ends, to begin anew as a candidate");
+            return Err(sentence.into());
+        }
+    };
+    candidate.release().await;
+    result
+}
+
+/// Runs the controllers until they have stopped, or have not in time.
+async fn until_stopped(controllers: impl Future<Output = Result>, stop: Stop) -> Result {
+    let impatient = async {
+        stop.await;
+        tokio::time::sleep(STOP_PATIENCE).await;
+    };
+    tokio::select! {
+        result = controllers => result,
+        () = impatient => Ok(()),
+    }
+}
+
+/// The controllers: all that asks vaults and writes.
+async fn controllers(
+    settings: &Settings,
+    caches: &Caches,
+    client: &Client,
+    clock: ServerClock,
+    instance: &str,
+    metrics: &Arc<Metrics>,
+    stop: Stop,
+) -> Result {
+    let transport = Transport::new(settings.ca_bundle.as_deref())?;
+    let digest_key = digest_key(client, &settings.namespace, &settings.digest_key_secret).await?;
+    let events = Events::new(client.clone(), instance.to_owned());
+    let activity = Activity::default();
+    let mirroring = Arc::new(Mirrors {
+        client: client.clone(),
+        reader: Reader::new(transport, settings.credential, Arc::clone(metrics)),
+        clock: clock.clone(),
+        digest_key: digest_key.clone(),
+        suffixes: settings.vault_dns_suffixes.clone(),
+        min_refresh_interval: settings.min_refresh_interval,
+        mirrors: caches.mirrors.clone(),
+        mirrors_by_target: caches.mirrors_by_target.clone(),
+        grants: caches.grants.clone(),
+        targets: caches.targets.clone(),
+        activity: activity.clone(),
+        events: events.clone(),
+        metrics: Arc::clone(metrics),
+        memories: Memories::default(),
+        mirrors_touched: Arc::clone(&caches.mirrors_touched),
+    });
+    let rotating = Arc::new(Rotations {
+        client: client.clone(),
+        clock,
+        digest_key,
+        timing: settings.timing,
+        workloads: caches.workloads.clone(),
+        targets: caches.targets.clone(),
+        activity,
+        events,
+        metrics: Arc::clone(metrics),
+        warned: Warned::default(),
+        rollouts: Rollouts::default(),
+    });
+    let (mirror_triggers, rotation_triggers) = caches.wake();
+    futures::join!(
+        mirror::run(mirroring, mirror_triggers, stop.clone()),
+        rotation::run(rotating, rotation_triggers, stop)
+    );
+    Ok(())
+}
+
+/// The clients of the API server. Each has connections of its own, so that writes that wait don't hold up watches.
+struct Clients {
+    /// How the candidate makes its own.
+    config: kube::Config,
+    /// For watches.
+    watching: Client,
+    /// For the controllers: behind the fence, where there is one.
+    acting: Client,
+}
+
+impl Clients {
+    async fn new(clock: &ServerClock, fence: Option<&Fence>) -> Result<Self> {
+        let config = kube::Config::infer().await.map_err(|error| {
+            format!("no cluster is configured: {error}; run in a Pod with a ServiceAccount, or set KUBECONFIG")
+        })?;
+        let clock = clock.clone();
+        // The answers set the clock.
+        let observe = tower::util::MapResponseLayer::new(move |answer| {
+            clock.observe(&answer);
+            answer
+        });
+        let fence = fence.cloned();
+        let check = FilterLayer::new(move |request| match &fence {
+            Some(fence) => fence.check(request),
+            None => Ok(request),
+        });
+        let watching = ClientBuilder::try_from(config.clone())?.with_layer(&observe);
+        let acting = ClientBuilder::try_from(config.clone())?
+            .with_layer(&observe)
+            .with_layer(&check)
+            .with_layer(&ConcurrencyLimitLayer::new(API_CONCURRENCY));
+        Ok(Self {
+            config,
+            watching: watching.build(),
+            acting: acting.build(),
+        })
+    }
+}
+
+/// A name of this process alone: a daemon that is started again under its old name must not take itself for the old one.
+fn identity(instance: &str) -> Result<String> {
+    let mut random = [0; 4];
+    getrandom::fill(&mut random)?;
+    Ok(format!("{instance}_{:08x}", u32::from_be_bytes(random)))
+}
+
+/// Waits until a kind is served, and says what to do until then.
+async fn wait_for_crd<K>(client: &Client, health: &Health)
+where
+    K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+{
+    let api: Api<K> = Api::all(client.clone());
+    loop {
+        let sentence = match api.list(&ListParams::default().limit(1)).await {
+            Ok(_) => return,
+            Err(kube::Error::Api(status)) if status.code == 404 => format!(
+                "the CustomResourceDefinition of {} is missing; run: keytide crd --apply",
+                K::kind(&())
+            ),
+            Err(error) => format!(
+                "{} can't be listed: {error}; that is tried again",
+                K::kind(&())
+            ),
+        };
+        tracing::warn!("{sentence}");
+        health.waiting(sentence);
+        tokio::time::sleep(CRD_PAUSE).await;
+    }
+}
+
+/// Reads the digest key, or makes one where there is none. Of two daemons that make one at once, the later takes the earlier's.
+async fn digest_key(client: &Client, namespace: &str, name: &str) -> Result<DigestKey> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let secret = match api.get_opt(name).await? {
+        Some(secret) => secret,
+        None => {
+            let mut bytes = vec![0; KEY_LENGTH];
+            getrandom::fill(&mut bytes)?;
+            let mut secret = Secret {
+                data: Some([(DIGEST_KEY.to_owned(), ByteString(bytes))].into()),
+                ..Default::default()
+            };
+            secret.metadata.name = Some(name.to_owned());
+            secret.labels_mut().insert(
+                "app.kubernetes.io/managed-by".to_owned(),
+                "keytide".to_owned(),
+            );
+            match api.create(&PostParams::default(), &secret).await {
+                Ok(secret) => secret,
+                Err(kube::Error::Api(status)) if status.code == 409 => api.get(name).await?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    };
+    let bytes = secret
+        .data
+        .and_then(|mut data| data.remove(DIGEST_KEY))
+        .unwrap_or_default();
+    Ok(DigestKey::new(bytes.0)?)
+}

@@ -1,0 +1,163 @@
+//! A target as the cache has it: as small as decisions allow, since there is one for every mirror. Its managed fields, as the
+//! API server tells them, would be most of the daemon's memory; here they are text until somebody asks.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::core::PartialObjectMeta;
+use kube::runtime::reflector::Lookup;
+
+use super::ownership::Ownership;
+use super::plan::Existing;
+use super::record::{Record, mirror_uids, records};
+
+type Pairs = Box<[(Box<str>, Box<str>)]>;
+
+/// What is kept of a target's metadata.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub namespace: Box<str>,
+    pub name: Box<str>,
+    pub resource_version: Box<str>,
+    uid: Box<str>,
+    labels: Pairs,
+    annotations: Pairs,
+    /// Field managers, each with the JSON of its fields.
+    managers: Pairs,
+}
+
+impl Target {
+    pub fn of(secret: PartialObjectMeta<Secret>) -> Self {
+        let metadata = secret.metadata;
+        let text = |text: Option<String>| text.unwrap_or_default().into_boxed_str();
+        let managers = metadata.managed_fields.into_iter().flatten().map(|entry| {
+            let fields = entry.fields_v1.map(|fields| fields.0).unwrap_or_default();
+            (text(entry.manager), fields.to_string().into_boxed_str())
+        });
+        Self {
+            namespace: text(metadata.namespace),
+            name: text(metadata.name),
+            resource_version: text(metadata.resource_version),
+            uid: text(metadata.uid),
+            labels: pairs(metadata.labels),
+            annotations: pairs(metadata.annotations),
+            managers: managers.collect(),
+        }
+    }
+
+    /// The records on it, by UID of the mirror.
+    pub fn records(&self) -> BTreeMap<String, Record> {
+        records(borrowed(&self.annotations))
+    }
+
+    /// UIDs of the mirrors that have a record on it, readable or not.
+    pub fn mirror_uids(&self) -> impl Iterator<Item = &str> {
+        mirror_uids(borrowed(&self.annotations))
+    }
+
+    /// All that is known of it.
+    pub fn existing(&self) -> Existing {
+        Existing {
+            uid: self.uid.to_string(),
+            resource_version: self.resource_version.to_string(),
+            labels: map(&self.labels),
+            annotations: map(&self.annotations),
+            records: self.records(),
+            ownership: Ownership::of(borrowed(&self.managers)),
+        }
+    }
+}
+
+fn pairs(map: Option<BTreeMap<String, String>>) -> Pairs {
+    let pairs = map.into_iter().flatten();
+    pairs
+        .map(|(name, value)| (name.into(), value.into()))
+        .collect()
+}
+
+fn borrowed(pairs: &Pairs) -> impl Iterator<Item = (&str, &str)> {
+    pairs.iter().map(|(name, value)| (&**name, &**value))
+}
+
+fn map(pairs: &Pairs) -> BTreeMap<String, String> {
+    borrowed(pairs)
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// What a store needs of its objects. UID and resourceVersion would only be kept twice.
+impl Lookup for Target {
+    type DynamicType = ();
+
+    fn kind((): &()) -> Cow<'_, str> {
+        Cow::Borrowed("Secret")
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        Cow::Borrowed("")
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        Cow::Borrowed("v1")
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        Cow::Borrowed("secrets")
+    }
+
+    fn name(&self) -> Option<Cow<'_, str>> {
+        Some(Cow::Borrowed(&self.name))
+    }
+
+    fn namespace(&self) -> Option<Cow<'_, str>> {
+        Some(Cow::Borrowed(&self.namespace))
+    }
+
+    fn resource_version(&self) -> Option<Cow<'_, str>> {
+        None
+    }
+
+    fn uid(&self) -> Option<Cow<'_, str>> {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::record::annotation;
+    use super::*;
+
+    #[test]
+    fn what_is_kept_says_all_that_decisions_need() {
+        let record =
+            json!({"mirror": "m", "digestKey": "k", "deletionPolicy": "Retain", "keys": {}});
+        let secret: PartialObjectMeta<Secret> = serde_json::from_value(json!({"metadata": {
+            "name": "t", "namespace": "n", "uid": "s", "resourceVersion": "7",
+            "labels": {"l": "v"},
+            "annotations": {annotation("u"): record.to_string(), annotation("w"): "{"},
+            "managedFields": [
+                {"manager": "keytide/u", "operation": "Apply", "fieldsType": "FieldsV1", "fieldsV1": {"f:data": {"f:token": {}}}},
+                {"manager": "kubectl", "operation": "Update"},
+            ],
+        }}))
+        .expect("metadata");
+        let target = Target::of(secret);
+        assert_eq!((&*target.namespace, &*target.name), ("n", "t"));
+        assert_eq!(target.mirror_uids().collect::<Vec<_>>(), ["u", "w"]);
+        let existing = target.existing();
+        assert_eq!((&*existing.uid, &*existing.resource_version), ("s", "7"));
+        assert_eq!(existing.labels["l"], "v");
+        assert_eq!(existing.annotations.len(), 2);
+        assert_eq!(existing.records["u"].mirror, "m");
+        assert!(
+            existing
+                .ownership
+                .mirror("u")
+                .is_some_and(|fields| fields.data.contains("token"))
+        );
+        assert!(existing.ownership.has_outsiders());
+    }
+}
