@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use keytide::devvault::{Changes, Fault};
 use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, PostParams};
+use kube::api::{DeleteParams, PostParams};
 use serde_json::json;
 
 use crate::fixture::{Fixture, SOON};
@@ -477,7 +477,7 @@ async fn a_foreign_secret_is_left_untouched() {
     fixture
         .apply(&fixture.mirror("clock", "clock", &[("k", "clock")]))
         .await;
-    cycles(&fixture, 2).await;
+    fixture.cycles(2).await;
     let now = fixture.secrets().get("t").await.expect("the Secret");
     assert_eq!(now, foreign);
     let again = fixture.mirrors().get("m").await.expect("the mirror");
@@ -487,104 +487,6 @@ async fn a_foreign_secret_is_left_untouched() {
     fixture
         .secrets()
         .delete("t", &DeleteParams::default())
-        .await
-        .expect("deleted");
-    fixture.secret_has("t", "k", b"v").await;
-    fixture.reason("m", "Mirrored").await;
-}
-
-/// Waits for so many more reads of the secret `clock`.
-async fn cycles(fixture: &Fixture, count: u64) {
-    let gets = || fixture.azure().requests().gets_of(&fixture.host(), "clock");
-    let before = gets();
-    eventually(SOON, "some cycles", async || {
-        let more = gets() - before;
-        if more >= count {
-            Ok(())
-        } else {
-            Err(format!("{more}"))
-        }
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_grant_that_is_missing_is_named_and_one_that_goes_ends_reads_and_keeps_data() {
-    let fixture = Fixture::without_grant("grantless").await;
-    let _daemon = fixture.daemon().await;
-    fixture.set("s", "first");
-    fixture.set("clock", "v");
-    fixture
-        .apply(&fixture.mirror("m", "t", &[("k", "s")]))
-        .await;
-    let message = fixture.reason("m", "NotGranted").await;
-    for word in [
-        fixture.namespace.as_str(),
-        "secret s",
-        &fixture.host(),
-        "KeyVaultGrant",
-    ] {
-        assert!(message.contains(word), "{word} is not in: {message}");
-    }
-    let gets = || fixture.azure().requests().gets_of(&fixture.host(), "s");
-    assert_eq!(gets(), 0, "read without a grant");
-
-    let (wide, narrow) = (
-        format!("{}-wide", fixture.namespace),
-        format!("{}-narrow", fixture.namespace),
-    );
-    fixture.apply(&fixture.grant_of(&wide, "*")).await;
-    fixture.apply(&fixture.grant_of(&narrow, "clock")).await;
-    fixture.secret_has("t", "k", b"first").await;
-    fixture
-        .apply(&fixture.mirror("clock", "clock", &[("k", "clock")]))
-        .await;
-    fixture.secret_has("clock", "k", b"v").await;
-
-    let grants: Api<keytide::api::KeyVaultGrant> = Api::all(fixture.client.clone());
-    grants
-        .delete(&wide, &DeleteParams::default())
-        .await
-        .expect("deleted");
-    fixture.reason("m", "NotGranted").await;
-    let (before, told) = (
-        gets(),
-        fixture.mirrors().get("m").await.expect("the mirror"),
-    );
-    fixture.set("s", "second");
-    cycles(&fixture, 2).await;
-    assert_eq!(gets(), before, "read without a grant");
-    let again = fixture.mirrors().get("m").await.expect("the mirror");
-    assert_eq!(again.resource_version(), told.resource_version());
-    fixture.secret_has("t", "k", b"first").await;
-
-    fixture.apply(&fixture.grant_of(&wide, "S")).await;
-    fixture.secret_has("t", "k", b"second").await;
-    fixture.reason("m", "Mirrored").await;
-}
-
-#[tokio::test]
-async fn grants_that_name_two_identities_are_ambiguous() {
-    let fixture = Fixture::new("ambiguous").await;
-    let _daemon = fixture.daemon().await;
-    fixture.set("s", "v");
-    let name = format!("{}-other", fixture.namespace);
-    let mut other = fixture.grant_of(&name, "s");
-    other["spec"]["identity"] = json!({"clientId": "22222222-2222-4222-8222-222222222222"});
-    fixture.apply(&other).await;
-    fixture
-        .apply(&fixture.mirror("m", "t", &[("k", "s")]))
-        .await;
-    let message = fixture.reason("m", "AmbiguousGrant").await;
-    assert!(
-        message.contains("22222222") && message.contains("the daemon's own identity"),
-        "{message}"
-    );
-    assert_eq!(fixture.azure().requests().gets_of(&fixture.host(), "s"), 0);
-
-    let grants: Api<keytide::api::KeyVaultGrant> = Api::all(fixture.client.clone());
-    grants
-        .delete(&name, &DeleteParams::default())
         .await
         .expect("deleted");
     fixture.secret_has("t", "k", b"v").await;
@@ -614,7 +516,7 @@ async fn a_label_of_a_shared_target_is_one_mirrors() {
     fixture
         .apply(&fixture.mirror("clock", "clock", &[("k", "clock")]))
         .await;
-    cycles(&fixture, 1).await;
+    fixture.cycles(1).await;
     let after = fixture.secret_has("t", "a", b"v").await;
     assert_eq!(after.resource_version(), before.resource_version());
 

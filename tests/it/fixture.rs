@@ -342,6 +342,21 @@ impl Fixture {
         .await
     }
 
+    /// Waits for so many more reads of the vault's secret `clock`: where something does not happen, its mirror is the clock.
+    pub async fn cycles(&self, count: u64) {
+        let gets = || self.azure().requests().gets_of(&self.host(), "clock");
+        let before = gets();
+        eventually(SOON, "some cycles", async || {
+            let more = gets() - before;
+            if more >= count {
+                Ok(())
+            } else {
+                Err(format!("{more}"))
+            }
+        })
+        .await;
+    }
+
     pub fn mirrors(&self) -> Api<KeyVaultMirror> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
