@@ -248,7 +248,6 @@ vaults:
   same-vault-azure-net: {namespaces: [a], objects: [{kind: secret, name: x}]}
 identity: {type: managedIdentity, projectedToken: true, authorityHost: "http://login"}
 serviceAccount: {create: false}
-replicaCount: 2
 settle: soon
 vaultDnsSuffixes: [vault.azure.net, net]
 caBundle: {configMap: a, secret: b}
@@ -271,7 +270,6 @@ extraEnv: [{name: KEYTIDE_SETTLE, value: 1s}]
         "identity.projectedToken needs identity.clientId and identity.tenantId",
         "write the Microsoft Entra endpoint with https://",
         "write the name of a ServiceAccount",
-        "there is no leader election yet, so write 1",
         "settle is \"soon\": write a number with its unit",
         "write what follows the first dot of a vault's host",
         "caBundle.configMap and caBundle.secret are both set",

@@ -25,6 +25,8 @@ pub struct System {
     kubeconfig: PathBuf,
     program: PathBuf,
     namespace: String,
+    /// The chart names it and the Lease alike.
+    service_account: String,
 }
 
 impl System {
@@ -74,6 +76,7 @@ impl System {
             kubeconfig,
             program: program.to_owned(),
             namespace: namespace.to_owned(),
+            service_account: service_account.to_owned(),
         })
     }
 
@@ -107,6 +110,7 @@ impl System {
             self.kubeconfig.display().to_string(),
         );
         let mut all = vec!["run", "--namespace", &self.namespace, "--ca-bundle", &ca];
+        all.extend(["--leader-elect-resource-name", &self.service_account]);
         all.extend(arguments);
         let mut variables = vec![
             ("KUBECONFIG", kubeconfig.as_str()),
