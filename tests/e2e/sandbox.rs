@@ -150,6 +150,7 @@ impl Cgroup {
     fn create() -> Result<Self> {
         let name = format!("{CGROUP_PREFIX}{}", std::process::id());
         for hierarchy in hierarchies() {
+            remove_leftovers(&hierarchy)?;
             let cgroup = hierarchy.join(&name);
             fs::create_dir(&cgroup)?;
             // In version 1, a new cpuset is empty and takes no process; in version 2, it inherits.
@@ -187,6 +188,20 @@ impl Cgroup {
         );
         Ok(removed.await?)
     }
+}
+
+/// Removes the cgroups of runs that were killed: nobody could remove those then, though nothing is in them.
+fn remove_leftovers(hierarchy: &Path) -> Result<()> {
+    for name in names_in(hierarchy) {
+        let run = name.strip_prefix(CGROUP_PREFIX);
+        let killed = run
+            .and_then(|pid| pid.parse().ok())
+            .is_some_and(|pid| Identity::of(pid).is_none());
+        if killed {
+            remove_cgroups(&hierarchy.join(&name))?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes the innermost first: a cgroup with others in it can't be removed, nor can its files.
