@@ -20,8 +20,8 @@ use tracing::Instrument;
 
 use super::baseline::{BASELINE, Baseline, CONTENT_DIGEST, SecretKey};
 use super::decide::{
-    Content, Decision, MirrorState, Started, Timing, Wait, Workload, contents_in_use, decide,
-    suspects,
+    Content, Decision, MirrorState, Rollout, Started, Timing, Wait, Workload, contents_in_use,
+    decide, suspects,
 };
 use super::opt_in::{OptIn, ROTATE};
 use super::reference::{Reference, references};
@@ -46,11 +46,11 @@ pub struct Rotations {
 }
 
 /// The rollouts under way that a rotation began, by UID of the workload; losing one costs an observation.
-pub type Rollouts = Mutex<HashMap<String, Rollout>>;
+pub type Rollouts = Mutex<HashMap<String, Rotated>>;
 
-/// A rollout that a rotation began.
+/// A rotation whose rollout is under way.
 #[derive(Debug)]
-pub struct Rollout {
+pub struct Rotated {
     rotated: Timestamp,
     /// When the vault object was updated that caused it.
     updated: Timestamp,
@@ -114,10 +114,11 @@ pub fn workloads_of(
 
 impl Rotations {
     async fn reconcile(workload: Arc<Deployment>, this: Arc<Self>) -> Result<Action, kube::Error> {
+        // Not `name`: under that, a line of JSON has the name of the span.
         let span = tracing::info_span!(
             "rotation",
             namespace = workload.namespace(),
-            name = workload.name_any()
+            deployment = workload.name_any()
         );
         let action = this.look_after(&workload).instrument(span).await;
         this.metrics.reconciled("rotation", action.is_ok());
@@ -148,7 +149,7 @@ impl Rotations {
                 .as_ref()
                 .and_then(|spec| spec.paused)
                 .unwrap_or(false),
-            rolling: super::rollout::is_under_way(deployment),
+            rollout: super::rollout::rollout(deployment),
         };
         let contents = contents_in_use(&workload.references, &contents);
         let started = if suspects(&workload, &contents).is_empty() {
@@ -226,11 +227,11 @@ impl Rotations {
         let since_update = updated.map(|updated| now.duration_since(updated).as_secs_f64());
         self.metrics.rotated(&namespace, since_update);
         if let (Some(uid), Some(updated)) = (deployment.uid(), updated) {
-            let rollout = Rollout {
+            let rotated = Rotated {
                 rotated: now,
                 updated,
             };
-            lock(&self.rollouts).insert(uid, rollout);
+            lock(&self.rollouts).insert(uid, rotated);
         }
         let causes: Vec<String> = records()
             .map(|(key, record)| {
@@ -270,10 +271,11 @@ impl Rotations {
         let mut rollouts = lock(&self.rollouts);
         let finished = rollouts
             .get(&uid)
-            .is_some_and(|rollout| Some(rollout.rotated) == rotated && !workload.rolling);
-        if finished && let Some(rollout) = rollouts.remove(&uid) {
+            .is_some_and(|begun| Some(begun.rotated) == rotated)
+            && workload.rollout == Rollout::Finished;
+        if finished && let Some(begun) = rollouts.remove(&uid) {
             self.metrics
-                .rolled_out(now.duration_since(rollout.updated).as_secs_f64());
+                .rolled_out(now.duration_since(begun.updated).as_secs_f64());
         }
     }
 

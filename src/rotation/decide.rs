@@ -15,6 +15,8 @@ pub const MARGIN: SignedDuration = SignedDuration::from_secs(5);
 /// Least time from a change to the new Pod template: new containers must start after the margin, and their start times are
 /// cut to the second.
 const PROPAGATION: SignedDuration = SignedDuration::from_secs(6);
+/// A rollout without a deadline of its own delays nothing for longer than this after the latest change.
+const ROLLOUT_DEADLINE: SignedDuration = SignedDuration::from_mins(10);
 /// A mirror that has been failing for longer delays nothing.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(60);
 /// How soon to look again at what ends without an event of its own.
@@ -43,8 +45,19 @@ pub struct Workload {
     pub references: BTreeSet<Reference>,
     pub baseline: Option<Baseline>,
     pub paused: bool,
-    /// A rollout is under way that has neither finished nor failed.
-    pub rolling: bool,
+    pub rollout: Rollout,
+}
+
+/// How far the latest rollout of a workload is.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Rollout {
+    /// All its Pods were new and available; they need not be available still.
+    #[default]
+    Finished,
+    Failed,
+    UnderWay,
+    /// It never fails, since it has no deadline.
+    UnderWayForEver,
 }
 
 /// A container that is running, or ran to prepare its Pod.
@@ -180,6 +193,12 @@ fn wait(
             Some(since) if now < later(since, PATIENCE) => Some(later(now, SOON)),
             _ => None,
         });
+    let rolling = match workload.rollout {
+        Rollout::Finished | Rollout::Failed => None,
+        // Its end is a change of the workload, which is looked at then.
+        Rollout::UnderWay => Some(later(now, PATIENCE)),
+        Rollout::UnderWayForEver => last_change.map(|changed| later(changed, ROLLOUT_DEADLINE)),
+    };
     let until = |time: Option<Timestamp>, reason| {
         time.filter(|time| *time > now).map(|time| (time, reason))
     };
@@ -189,7 +208,7 @@ fn wait(
                 .paused
                 .then(|| (later(now, PATIENCE), Wait::Paused))
         })
-        .or_else(|| workload.rolling.then(|| (later(now, SOON), Wait::Rolling)))
+        .or_else(|| until(rolling, Wait::Rolling))
         .or_else(|| until(allowed, Wait::MinInterval))
         .or_else(|| until(busy, Wait::MirrorBusy))
 }

@@ -55,7 +55,7 @@ fn workload(baseline: Option<Baseline>) -> Workload {
         references: BTreeSet::from([reference]),
         baseline,
         paused: false,
-        rolling: false,
+        rollout: Rollout::Finished,
     }
 }
 
@@ -216,13 +216,28 @@ fn paused_and_rolling_workloads_wait() {
         ..workload(baseline("a"))
     };
     let rolling = Workload {
-        rolling: true,
+        rollout: Rollout::UnderWay,
         ..workload(baseline("a"))
     };
     for (workload, expected) in [(paused, Wait::Paused), (rolling, Wait::Rolling)] {
         let decided = decision(&workload, &content("b", 100, false), &running(50), 200);
         assert!(matches!(decided, Decision::Wait { reason, .. } if reason == expected));
     }
+}
+
+#[test]
+fn a_rollout_that_failed_or_never_ends_delays_nothing_for_ever() {
+    let decided = |rollout, now| {
+        let workload = Workload {
+            rollout,
+            ..workload(baseline("a"))
+        };
+        decision(&workload, &content("b", 100, false), &running(50), now)
+    };
+    let rotates = |decision| matches!(decision, Decision::Rotate { .. });
+    assert!(rotates(decided(Rollout::Failed, 200)));
+    assert!(!rotates(decided(Rollout::UnderWayForEver, 699)));
+    assert!(rotates(decided(Rollout::UnderWayForEver, 700)));
 }
 
 #[test]

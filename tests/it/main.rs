@@ -9,4 +9,5 @@ mod fixture;
 mod leaks;
 mod mirroring;
 mod processes;
+mod regressions;
 mod rotating;
