@@ -369,6 +369,8 @@ impl Mirrors {
                     .iter()
                     .map(|entry| entry.key.clone())
                     .collect(),
+                labels: other.spec.target.labels.clone(),
+                annotations: other.spec.target.annotations.clone(),
                 precedes: precedence(other) < precedence(mirror),
             })
             .collect()

@@ -1,11 +1,11 @@
 //! What to do with a target: a function of what the mirror wants, what is there and who else wants a part of it. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::ownership::Ownership;
+use super::ownership::{Fields, Ownership};
 use super::record::{Content, Record, annotation, records};
 use crate::api::{DeletionPolicy, SecretType};
 
@@ -58,6 +58,8 @@ pub struct Rival {
     pub uid: String,
     pub type_: SecretType,
     pub keys: Vec<String>,
+    pub labels: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
     /// It comes first where nobody holds what both want: it is older, or as old and of smaller UID.
     pub precedes: bool,
 }
@@ -104,6 +106,16 @@ pub enum Conflict {
     Type {
         target: String,
         type_: SecretType,
+        winner: String,
+    },
+    #[error(
+        "mirror {winner} gives {what} {name} of Secret {target} another value; give both mirrors one value, or leave it out of one"
+    )]
+    Metadata {
+        target: String,
+        /// `label` or `annotation`.
+        what: &'static str,
+        name: String,
         winner: String,
     },
     #[error(
@@ -179,6 +191,14 @@ fn conflict(
                 winner: rival.name.clone(),
             });
         }
+        if let Some((what, name)) = disputed(desired, existing, rival) {
+            return Some(Conflict::Metadata {
+                target,
+                what,
+                name,
+                winner: rival.name.clone(),
+            });
+        }
         for key in rival
             .keys
             .iter()
@@ -214,6 +234,44 @@ fn conflict(
                 manager: manager.to_owned(),
             })
         })
+}
+
+/// A label or annotation to which a rival that comes first gives another value. Without this each of the two mirrors would take it
+/// from the other for ever.
+fn disputed(
+    desired: &Desired,
+    existing: Option<&Existing>,
+    rival: &Rival,
+) -> Option<(&'static str, String)> {
+    let owned = |uid: &str| existing.and_then(|existing| existing.ownership.mirror(uid));
+    let (ours, theirs) = (owned(&desired.uid), owned(&rival.uid));
+    type Names = fn(&Fields) -> &BTreeSet<String>;
+    let kinds: [(_, _, _, Names); 2] = [
+        ("label", &desired.labels, &rival.labels, |f| &f.labels),
+        (
+            "annotation",
+            &desired.annotations,
+            &rival.annotations,
+            |f| &f.annotations,
+        ),
+    ];
+    kinds.into_iter().find_map(|(what, wanted, other, names)| {
+        let holds = |fields: Option<&Fields>, name: &String| {
+            fields.is_some_and(|fields| names(fields).contains(name))
+        };
+        let lost = |name: &&String| match (holds(ours, name), holds(theirs, name)) {
+            (true, false) => false,
+            (false, true) => true,
+            _ => rival.precedes,
+        };
+        let differs = |name: &&String| {
+            other
+                .get(*name)
+                .is_some_and(|value| wanted[*name] != *value)
+        };
+        let name = wanted.keys().filter(differs).find(lost)?;
+        Some((what, name.clone()))
+    })
 }
 
 fn next_record(desired: &Desired, before: Option<&Record>, now: Timestamp) -> Record {
@@ -333,6 +391,8 @@ mod tests {
             uid: "r".into(),
             type_: SecretType::Opaque,
             keys: vec!["token".into()],
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
             precedes,
         }
     }
@@ -436,6 +496,50 @@ mod tests {
         assert!(matches!(
             decide(&desired("u", "a"), None, &[other]),
             Plan::Conflict(Conflict::Type { .. })
+        ));
+    }
+
+    #[test]
+    fn a_label_with_two_values_is_the_older_mirrors() {
+        let mut wanted = desired("u", "a");
+        wanted.labels.insert("team".into(), "a".into());
+        let rival = |value: &str, precedes| Rival {
+            keys: Vec::new(),
+            labels: BTreeMap::from([("team".into(), value.into())]),
+            ..rival(precedes)
+        };
+        for (value, precedes, conflicts) in
+            [("b", true, true), ("b", false, false), ("a", true, false)]
+        {
+            let rivals = [rival(value, precedes)];
+            let plan = decide(&wanted, None, &rivals);
+            let conflict = matches!(plan, Plan::Conflict(Conflict::Metadata { .. }));
+            assert_eq!(conflict, conflicts, "{value}, {precedes}");
+        }
+    }
+
+    #[test]
+    fn the_holder_of_an_annotation_keeps_it_even_from_an_older_mirror() {
+        let mut wanted = desired("u", "a");
+        wanted.annotations.insert("team".into(), "a".into());
+        let rival = |precedes| Rival {
+            keys: Vec::new(),
+            annotations: BTreeMap::from([("team".into(), "b".into())]),
+            ..rival(precedes)
+        };
+        let held_by = |uid: &str| {
+            let mut target = written(&wanted, at(1));
+            let fields = json!({"f:metadata": {"f:annotations": {"f:team": {}}}});
+            target.ownership = Ownership::of(&[managed(&format!("keytide/{uid}"), fields)]);
+            target
+        };
+        assert!(matches!(
+            decide(&wanted, Some(&held_by("u")), &[rival(true)]),
+            Plan::Write(_)
+        ));
+        assert!(matches!(
+            decide(&wanted, Some(&held_by("r")), &[rival(false)]),
+            Plan::Conflict(Conflict::Metadata { what: "annotation", winner, .. }) if winner == "mirror-r"
         ));
     }
 

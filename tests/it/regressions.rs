@@ -42,3 +42,40 @@ async fn a_deployment_whose_pods_got_unready_is_rolled_for_what_may_be_their_cur
     fixture.secret_has("t", "k", b"new").await;
     assert_eq!(revision(&fixture.settled("d", "t", "k").await), "2");
 }
+
+#[tokio::test]
+async fn two_mirrors_with_two_values_for_a_label_do_not_fight() {
+    let fixture = Fixture::new("label").await;
+    let daemon = fixture.daemon().await;
+    fixture.set("s", "v");
+    let mirror = |name: &str, team: &str| {
+        let mut mirror = fixture.mirror(name, "t", &[(name, "s")]);
+        mirror["spec"]["target"]["labels"] = json!({"team": team, "stage": "test"});
+        mirror
+    };
+    fixture.apply(&mirror("first", "a")).await;
+    fixture.secret_has("t", "first", b"v").await;
+    fixture.apply(&mirror("second", "b")).await;
+    let message = fixture.reason("second", "TargetConflict").await;
+    assert!(
+        message.contains("label team") && message.contains("mirror first"),
+        "{message}"
+    );
+
+    fixture.apply(&mirror("second", "a")).await;
+    let both = fixture.secret_has("t", "second", b"v").await;
+    assert_eq!(both.labels()["team"], "a");
+    for name in ["first", "second"] {
+        fixture.sync_now(name).await;
+        fixture.reason(name, "Mirrored").await;
+    }
+    let (_, metrics) = daemon.get("/metrics").await.expect("metrics");
+    let series = format!(
+        "keytide_target_writes_total{{namespace=\"{}\"}} ",
+        fixture.namespace
+    );
+    let writes = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix(&series)?.parse::<u32>().ok());
+    assert!(writes.is_some_and(|writes| writes <= 4), "{writes:?}");
+}
