@@ -64,6 +64,23 @@ impl Ownership {
         self.managers.get(&manager(uid))
     }
 
+    /// UIDs of the mirrors that put an ownerReference to themselves on the target.
+    pub fn owners(&self) -> impl Iterator<Item = &str> {
+        self.managers
+            .iter()
+            .filter_map(|(name, fields)| Some((name.strip_prefix(MANAGER_PREFIX)?, fields)))
+            .filter(|(uid, fields)| fields.owners.contains(*uid))
+            .map(|(uid, _)| uid)
+    }
+
+    /// Keys of the data that managers own which are no mirrors.
+    pub fn keys_of_outsiders(&self) -> impl Iterator<Item = &String> {
+        self.managers
+            .iter()
+            .filter(|(name, _)| !name.starts_with(MANAGER_PREFIX))
+            .flat_map(|(_, fields)| &fields.data)
+    }
+
     /// A manager that is no mirror and owns this key of the data.
     pub fn outsider(&self, key: &str) -> Option<&str> {
         self.managers

@@ -1,4 +1,10 @@
 //! What to do with a target: a function of what the mirror wants, what is there and who else wants a part of it. Pure.
+//!
+//! A mirror with `deletionPolicy: Delete` is an owner of its target, which is garbage once all its owners are gone, daemon or
+//! not. So it must be none while the target also has, or another mirror wants to put there, what has to outlive it: keys of a
+//! mirror with `Retain`, or of somebody who is no mirror. Then [`super::sweep`] takes its keys out. That it is none follows from
+//! what others have and want, never from what the mirror itself has written, and a mirror with `Retain` takes the
+//! ownerReferences of others away before it writes. So no two mirrors can disagree on it for longer than a cache lags behind.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -49,6 +55,12 @@ impl Existing {
             ownership: Ownership::of(metadata.managed_fields.as_deref().unwrap_or_default()),
         }
     }
+
+    /// Whether it has keys that no mirror put there. A mirrored key that somebody edited is none.
+    pub fn has_keys_of_outsiders(&self) -> bool {
+        let mirrored = |key| self.records.values().any(|r| r.keys.contains_key(key));
+        self.ownership.keys_of_outsiders().any(|key| !mirrored(key))
+    }
 }
 
 /// Another mirror of the namespace that wants the same target.
@@ -57,6 +69,7 @@ pub struct Rival {
     pub name: String,
     pub uid: String,
     pub type_: SecretType,
+    pub deletion_policy: DeletionPolicy,
     pub keys: Vec<String>,
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
@@ -80,6 +93,8 @@ pub enum Plan {
 pub struct Write {
     /// UID and resourceVersion that it was decided on; none where there is no target yet.
     pub precondition: Option<(String, String)>,
+    /// UIDs of the mirrors whose ownerReferences must go first.
+    pub release: Vec<String>,
     pub record: Record,
     /// Whether content changes, and not just its surroundings.
     pub changes_content: bool,
@@ -141,7 +156,11 @@ pub fn plan(
         return Plan::Conflict(conflict);
     }
     let before = existing.and_then(|existing| existing.records.get(&desired.uid));
-    let record = next_record(desired, before, now);
+    let record = Record {
+        shared: must_outlive(desired, existing, rivals),
+        ..next_record(desired, before, now)
+    };
+    let release = foreign_owners(desired, existing);
     let changes_content = before.is_none_or(|before| {
         before.keys.len() != record.keys.len()
             || record.keys.iter().any(|(key, now)| {
@@ -152,9 +171,16 @@ pub fn plan(
             })
     });
     match existing {
-        Some(existing) if before == Some(&record) && is_whole(desired, existing) => Plan::InSync,
+        Some(existing)
+            if before == Some(&record)
+                && release.is_empty()
+                && is_whole(desired, &record, existing) =>
+        {
+            Plan::InSync
+        }
         _ => Plan::Write(Write {
             precondition: existing.map(|e| (e.uid.clone(), e.resource_version.clone())),
+            release,
             record,
             changes_content,
         }),
@@ -274,6 +300,31 @@ fn disputed(
     })
 }
 
+/// Whether the target has, or a rival wants to put there, what must be left when the mirror goes.
+fn must_outlive(desired: &Desired, existing: Option<&Existing>, rivals: &[Rival]) -> bool {
+    let wanted = rivals
+        .iter()
+        .any(|rival| rival.deletion_policy == DeletionPolicy::Retain);
+    let there = existing.is_some_and(|existing| {
+        let mut others = existing.records.iter();
+        let retained = others
+            .any(|(uid, r)| *uid != desired.uid && r.deletion_policy == DeletionPolicy::Retain);
+        retained || existing.has_keys_of_outsiders()
+    });
+    desired.deletion_policy == DeletionPolicy::Delete && (wanted || there)
+}
+
+/// The other mirrors with which the target would go, though this one is to leave its keys behind.
+fn foreign_owners(desired: &Desired, existing: Option<&Existing>) -> Vec<String> {
+    existing
+        .filter(|_| desired.deletion_policy == DeletionPolicy::Retain)
+        .into_iter()
+        .flat_map(|existing| existing.ownership.owners())
+        .filter(|uid| *uid != desired.uid)
+        .map(str::to_owned)
+        .collect()
+}
+
 fn next_record(desired: &Desired, before: Option<&Record>, now: Timestamp) -> Record {
     let same_digest_key = before.is_some_and(|before| before.digest_key == desired.digest_key);
     let key_record = |(key, content): (&String, &Content)| {
@@ -284,18 +335,19 @@ fn next_record(desired: &Desired, before: Option<&Record>, now: Timestamp) -> Re
         mirror: desired.mirror.clone(),
         digest_key: desired.digest_key.clone(),
         deletion_policy: desired.deletion_policy,
+        shared: false,
         keys: desired.keys.iter().map(key_record).collect(),
     }
 }
 
 /// Whether all that the mirror wrote is still there and its own: what another manager changes, it takes over.
-fn is_whole(desired: &Desired, existing: &Existing) -> bool {
+fn is_whole(desired: &Desired, record: &Record, existing: &Existing) -> bool {
     let Some(ours) = existing.ownership.mirror(&desired.uid) else {
         return false;
     };
     let owns_reference = ours.owners.contains(&desired.uid);
     ours.data.iter().eq(desired.keys.keys())
-        && owns_reference == (desired.deletion_policy == DeletionPolicy::Delete)
+        && owns_reference == record.is_owner()
         && ours
             .labels
             .iter()
@@ -390,6 +442,7 @@ mod tests {
             name: "mirror-r".into(),
             uid: "r".into(),
             type_: SecretType::Opaque,
+            deletion_policy: DeletionPolicy::Delete,
             keys: vec!["token".into()],
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
@@ -557,3 +610,7 @@ mod tests {
         assert_eq!(write.record.digest_key, "other");
     }
 }
+
+#[cfg(test)]
+#[path = "sharing_tests.rs"]
+mod sharing_tests;

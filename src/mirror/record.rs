@@ -20,8 +20,18 @@ pub struct Record {
     /// ID of the key that the digests are made with.
     pub digest_key: String,
     pub deletion_policy: DeletionPolicy,
+    /// The target also has what must outlive the mirror, so that the mirror is no owner of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shared: bool,
     /// By key of the target.
     pub keys: BTreeMap<String, KeyRecord>,
+}
+
+impl Record {
+    /// Whether the target has an ownerReference to the mirror, so that it is garbage when the mirror goes.
+    pub fn is_owner(&self) -> bool {
+        self.deletion_policy == DeletionPolicy::Delete && !self.shared
+    }
 }
 
 /// The record of one key.

@@ -1,6 +1,6 @@
 //! Keys of mirrors that are gone. An ownerReference lets the garbage collector delete a whole target, but not one mirror's
-//! keys of a shared one; and a mirror that was given another target leaves its old one behind. Level-triggered: what is
-//! left over is found by looking, whenever that is.
+//! keys of a shared one ([`super::plan`] says which mirrors are owners); and a mirror that was given another target leaves its
+//! old one behind. Level-triggered: what is left over is found by looking, whenever that is.
 
 use std::collections::BTreeMap;
 
@@ -22,21 +22,27 @@ pub enum Sweep {
 /// What is left over on the target called `target`.
 pub fn leftovers(target: &str, existing: &Existing, live: &LiveMirrors) -> Vec<Sweep> {
     let wanted = |uid: &str| live.get(uid).is_some_and(|name| name == target);
-    let shared =
-        existing.ownership.has_outsiders() || existing.records.keys().any(|uid| wanted(uid));
+    let stays = existing.has_keys_of_outsiders()
+        || existing
+            .records
+            .iter()
+            .any(|(uid, record)| wanted(uid) || record.deletion_policy == DeletionPolicy::Retain);
     existing
         .records
         .iter()
         .filter(|(uid, record)| !wanted(uid) && record.deletion_policy == DeletionPolicy::Delete)
         .filter_map(|(uid, record)| {
             let (mirror, uid) = (record.mirror.clone(), uid.clone());
-            if shared {
+            if stays {
                 Some(Sweep::Withdraw { mirror, uid })
-            } else if live.contains_key(&uid) {
-                Some(Sweep::Delete { mirror, uid })
-            } else {
-                // Its mirror is gone, and it has no other: the garbage collector's, or kept by `--cascade=orphan`.
+            } else if record.is_owner() && !live.contains_key(&uid) {
+                // The garbage collector's, or kept by `--cascade=orphan`.
                 None
+            } else if existing.records.len() > 1 {
+                // The last one to go deletes, since each is looked at by itself.
+                Some(Sweep::Withdraw { mirror, uid })
+            } else {
+                Some(Sweep::Delete { mirror, uid })
             }
         })
         .collect()
@@ -47,13 +53,14 @@ mod tests {
     use std::collections::BTreeMap;
 
     use jiff::Timestamp;
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
+    use serde_json::json;
 
     use super::*;
     use crate::mirror::ownership::Ownership;
     use crate::mirror::record::{KeyRecord, Record};
 
-    fn target(uids: &[&str], policy: DeletionPolicy, outsider: bool) -> Existing {
+    fn target(uids: &[&str], policy: DeletionPolicy, outsider: Option<&str>) -> Existing {
         let key = KeyRecord {
             digest: "d".into(),
             object: "o".into(),
@@ -66,12 +73,14 @@ mod tests {
             mirror: format!("mirror-{uid}"),
             digest_key: "k".into(),
             deletion_policy: policy,
+            shared: false,
             keys: BTreeMap::from([(uid.to_owned(), key.clone())]),
         };
-        let entry = ManagedFieldsEntry {
+        let entry = outsider.map(|key| ManagedFieldsEntry {
             manager: Some("kubectl".into()),
+            fields_v1: Some(FieldsV1(json!({"f:data": {format!("f:{key}"): {}}}))),
             ..Default::default()
-        };
+        });
         Existing {
             uid: "s".into(),
             resource_version: "1".into(),
@@ -81,11 +90,7 @@ mod tests {
                 .iter()
                 .map(|uid| ((*uid).to_owned(), record(uid)))
                 .collect(),
-            ownership: Ownership::of(if outsider {
-                std::slice::from_ref(&entry)
-            } else {
-                &[]
-            }),
+            ownership: Ownership::of(entry.as_slice()),
         }
     }
 
@@ -98,7 +103,7 @@ mod tests {
 
     #[test]
     fn a_gone_mirror_leaves_a_shared_target() {
-        let existing = target(&["a", "b"], DeletionPolicy::Delete, false);
+        let existing = target(&["a", "b"], DeletionPolicy::Delete, None);
         let sweeps = leftovers("t", &existing, &live(&[("a", "t")]));
         assert_eq!(
             sweeps,
@@ -114,7 +119,7 @@ mod tests {
         assert!(
             leftovers(
                 "t",
-                &target(&["a"], DeletionPolicy::Delete, false),
+                &target(&["a"], DeletionPolicy::Delete, None),
                 &live(&[])
             )
             .is_empty()
@@ -125,16 +130,52 @@ mod tests {
     fn a_mirror_with_another_target_leaves_its_old_one() {
         let delete = leftovers(
             "t",
-            &target(&["a"], DeletionPolicy::Delete, false),
+            &target(&["a"], DeletionPolicy::Delete, None),
             &live(&[("a", "new")]),
         );
         assert!(matches!(delete[..], [Sweep::Delete { .. }]));
         let withdraw = leftovers(
             "t",
-            &target(&["a"], DeletionPolicy::Delete, true),
+            &target(&["a"], DeletionPolicy::Delete, Some("theirs")),
             &live(&[("a", "new")]),
         );
         assert!(matches!(withdraw[..], [Sweep::Withdraw { .. }]));
+    }
+
+    #[test]
+    fn a_gone_mirror_was_no_owner_of_what_somebody_else_must_keep() {
+        let mut with_retained = target(&["a", "b"], DeletionPolicy::Delete, None);
+        if let Some(record) = with_retained.records.get_mut("b") {
+            record.deletion_policy = DeletionPolicy::Retain;
+        }
+        let with_theirs = target(&["a"], DeletionPolicy::Delete, Some("theirs"));
+        for existing in [with_retained, with_theirs] {
+            let sweeps = leftovers("t", &existing, &live(&[]));
+            let gone = Sweep::Withdraw {
+                mirror: "mirror-a".into(),
+                uid: "a".into(),
+            };
+            assert_eq!(sweeps, [gone]);
+        }
+        // A mirrored key that somebody edited is not theirs.
+        let edited = target(&["a"], DeletionPolicy::Delete, Some("a"));
+        assert!(leftovers("t", &edited, &live(&[])).is_empty());
+    }
+
+    #[test]
+    fn what_no_garbage_collector_looks_after_is_deleted_by_the_last_to_go() {
+        let mut existing = target(&["a", "b"], DeletionPolicy::Delete, None);
+        for record in existing.records.values_mut() {
+            record.shared = true;
+        }
+        let sweeps = leftovers("t", &existing, &live(&[]));
+        assert!(matches!(
+            sweeps[..],
+            [Sweep::Withdraw { .. }, Sweep::Withdraw { .. }]
+        ));
+        existing.records.remove("a");
+        let sweeps = leftovers("t", &existing, &live(&[]));
+        assert!(matches!(sweeps[..], [Sweep::Delete { .. }]));
     }
 
     #[test]
@@ -142,7 +183,7 @@ mod tests {
         assert!(
             leftovers(
                 "t",
-                &target(&["a", "b"], DeletionPolicy::Retain, false),
+                &target(&["a", "b"], DeletionPolicy::Retain, None),
                 &live(&[("a", "t")])
             )
             .is_empty()

@@ -1,8 +1,8 @@
 //! Mistakes that were found by using Keytide, and must not come back.
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::ResourceExt;
-use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::json;
 
 use crate::fixture::{Fixture, SOON, revision};
@@ -78,4 +78,79 @@ async fn two_mirrors_with_two_values_for_a_label_do_not_fight() {
         .lines()
         .find_map(|line| line.strip_prefix(&series)?.parse::<u32>().ok());
     assert!(writes.is_some_and(|writes| writes <= 4), "{writes:?}");
+}
+
+/// Waits until the Secret has these keys and no others, and is still the same one.
+async fn only_has(fixture: &Fixture, secret: &Secret, keys: &[&str]) {
+    let name = secret.name_any();
+    eventually(SOON, &format!("{name} has only {keys:?}"), async || {
+        let now = fixture.secrets().get_opt(&name).await;
+        let Some(now) = now.map_err(|error| error.to_string())? else {
+            return Err("it is gone".to_owned());
+        };
+        assert_eq!(now.uid(), secret.uid(), "it was deleted and made anew");
+        let data = now.data.unwrap_or_default();
+        if data.keys().eq(keys) {
+            Ok(())
+        } else {
+            Err(format!("it has {:?}", data.keys()))
+        }
+    })
+    .await;
+}
+
+async fn owners_of(fixture: &Fixture, secret: &str) -> usize {
+    let secret = fixture.secrets().get(secret).await.expect("the Secret");
+    secret.owner_references().len()
+}
+
+#[tokio::test]
+async fn what_a_mirror_with_retain_put_into_a_shared_target_stays_when_the_other_goes() {
+    let fixture = Fixture::new("retained").await;
+    let _daemon = fixture.daemon().await;
+    fixture.set("s", "v");
+    fixture
+        .apply(&fixture.mirror("goes", "t", &[("goes", "s")]))
+        .await;
+    fixture.secret_has("t", "goes", b"v").await;
+    assert_eq!(owners_of(&fixture, "t").await, 1);
+    let mut mirror = fixture.mirror("stays", "t", &[("stays", "s")]);
+    mirror["spec"]["deletionPolicy"] = json!("Retain");
+    fixture.apply(&mirror).await;
+    let secret = fixture.secret_has("t", "stays", b"v").await;
+    assert!(secret.owner_references().is_empty());
+
+    for name in ["goes", "stays"] {
+        fixture.reason(name, "Mirrored").await;
+        let delete = DeleteParams::default();
+        fixture.mirrors().delete(name, &delete).await.expect(name);
+        only_has(&fixture, &secret, &["stays"]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_somebody_added_stays_when_the_mirror_goes() {
+    let fixture = Fixture::new("added").await;
+    let _daemon = fixture.daemon().await;
+    fixture.set("s", "v");
+    fixture
+        .apply(&fixture.mirror("m", "t", &[("k", "s")]))
+        .await;
+    let secret = fixture.secret_has("t", "k", b"v").await;
+    let more = json!({"stringData": {"theirs": "own"}});
+    fixture
+        .secrets()
+        .patch("t", &PatchParams::default(), &Patch::Merge(&more))
+        .await
+        .expect("edited");
+    eventually(SOON, "the Secret has no owner", async || {
+        match owners_of(&fixture, "t").await {
+            0 => Ok(()),
+            owners => Err(format!("it has {owners}")),
+        }
+    })
+    .await;
+    let delete = DeleteParams::default();
+    fixture.mirrors().delete("m", &delete).await.expect("m");
+    only_has(&fixture, &secret, &["theirs"]).await;
 }
