@@ -124,6 +124,14 @@ pub enum Conflict {
         winner: String,
     },
     #[error(
+        "Secret {target} has type {is}, which can't be changed; delete the Secret, and the mirror makes it anew with type {wanted}, or set spec.target.type to {is}"
+    )]
+    FixedType {
+        target: String,
+        is: SecretType,
+        wanted: SecretType,
+    },
+    #[error(
         "mirror {winner} gives {what} {name} of Secret {target} another value; give both mirrors one value, or leave it out of one"
     )]
     Metadata {
@@ -157,6 +165,7 @@ pub fn plan(
     }
     let before = existing.and_then(|existing| existing.records.get(&desired.uid));
     let record = Record {
+        type_,
         shared: must_outlive(desired, existing, rivals),
         ..next_record(desired, before, now)
     };
@@ -203,20 +212,11 @@ fn conflict(
     {
         return Some(Conflict::Foreign { target });
     }
+    if let Some(conflict) = type_conflict(&target, type_, existing, rivals) {
+        return Some(conflict);
+    }
     for rival in rivals {
         let theirs = record_of(&rival.uid);
-        let wins = match (ours.is_some(), theirs.is_some()) {
-            (true, false) => false,
-            (false, true) => true,
-            _ => rival.precedes,
-        };
-        if wins && rival.type_ != type_ {
-            return Some(Conflict::Type {
-                target,
-                type_: rival.type_,
-                winner: rival.name.clone(),
-            });
-        }
         if let Some((what, name)) = disputed(desired, existing, rival) {
             return Some(Conflict::Metadata {
                 target,
@@ -260,6 +260,36 @@ fn conflict(
                 manager: manager.to_owned(),
             })
         })
+}
+
+/// The type of a Secret that is there stays; where there is none yet, the oldest mirror's counts.
+fn type_conflict(
+    target: &str,
+    type_: SecretType,
+    existing: Option<&Existing>,
+    rivals: &[Rival],
+) -> Option<Conflict> {
+    let records = existing.map(|existing| &existing.records);
+    // All say the same, since none is written with another type.
+    let fixed = records.and_then(|records| Some(records.values().next()?.type_));
+    let mut winners = rivals.iter().filter(|rival| match fixed {
+        Some(is) => rival.type_ == is && records.is_some_and(|r| r.contains_key(&rival.uid)),
+        None => rival.precedes && rival.type_ != type_,
+    });
+    match (winners.next(), fixed) {
+        (_, Some(is)) if is == type_ => None,
+        (Some(winner), _) => Some(Conflict::Type {
+            target: target.to_owned(),
+            type_: winner.type_,
+            winner: winner.name.clone(),
+        }),
+        (None, Some(is)) => Some(Conflict::FixedType {
+            target: target.to_owned(),
+            is,
+            wanted: type_,
+        }),
+        (None, None) => None,
+    }
 }
 
 /// A label or annotation to which a rival that comes first gives another value. Without this each of the two mirrors would take it
@@ -334,6 +364,7 @@ fn next_record(desired: &Desired, before: Option<&Record>, now: Timestamp) -> Re
     Record {
         mirror: desired.mirror.clone(),
         digest_key: desired.digest_key.clone(),
+        type_: SecretType::default(),
         deletion_policy: desired.deletion_policy,
         shared: false,
         keys: desired.keys.iter().map(key_record).collect(),
@@ -550,6 +581,41 @@ mod tests {
             decide(&desired("u", "a"), None, &[other]),
             Plan::Conflict(Conflict::Type { .. })
         ));
+    }
+
+    #[test]
+    fn the_type_of_a_target_that_is_there_stays() {
+        let ours = desired("u", "a");
+        let alone = written(&ours, at(1));
+        let mut shared = written(&ours, at(1));
+        shared
+            .records
+            .insert("r".into(), next_record(&desired("r", "a"), None, at(1)));
+        let other = |type_| Rival {
+            type_,
+            keys: Vec::new(),
+            ..rival(true)
+        };
+        let tls = |existing, rivals: &[Rival]| {
+            plan("t", SecretType::Tls, &ours, Some(existing), rivals, at(2))
+        };
+        assert!(matches!(
+            tls(&alone, &[]),
+            Plan::Conflict(Conflict::FixedType { .. })
+        ));
+        assert!(matches!(
+            tls(&shared, &[other(SecretType::Opaque)]),
+            Plan::Conflict(Conflict::Type { .. })
+        ));
+        assert!(matches!(
+            tls(&shared, &[other(SecretType::Tls)]),
+            Plan::Conflict(Conflict::FixedType { .. })
+        ));
+        // And who agrees with it is not troubled by an older mirror that no longer does.
+        assert_eq!(
+            decide(&ours, Some(&alone), &[other(SecretType::Tls)]),
+            Plan::InSync
+        );
     }
 
     #[test]

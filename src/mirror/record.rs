@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::api::DeletionPolicy;
+use crate::api::{DeletionPolicy, SecretType};
 
 /// Start of the annotation's name; the mirror's UID follows.
 const ANNOTATION_PREFIX: &str = "keytide.dev/mirror.";
@@ -19,6 +19,9 @@ pub struct Record {
     pub mirror: String,
     /// ID of the key that the digests are made with.
     pub digest_key: String,
+    /// Type that the target was made with.
+    #[serde(default, rename = "type")]
+    pub type_: SecretType,
     pub deletion_policy: DeletionPolicy,
     /// The target also has what must outlive the mirror, so that the mirror is no owner of it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

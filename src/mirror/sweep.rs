@@ -57,6 +57,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::api::SecretType;
     use crate::mirror::ownership::Ownership;
     use crate::mirror::record::{KeyRecord, Record};
 
@@ -72,6 +73,7 @@ mod tests {
         let record = |uid: &str| Record {
             mirror: format!("mirror-{uid}"),
             digest_key: "k".into(),
+            type_: SecretType::Opaque,
             deletion_policy: policy,
             shared: false,
             keys: BTreeMap::from([(uid.to_owned(), key.clone())]),

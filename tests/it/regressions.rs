@@ -154,3 +154,23 @@ async fn a_key_that_somebody_added_stays_when_the_mirror_goes() {
     fixture.mirrors().delete("m", &delete).await.expect("m");
     only_has(&fixture, &secret, &["theirs"]).await;
 }
+
+#[tokio::test]
+async fn another_type_is_said_until_the_secret_is_deleted() {
+    let fixture = Fixture::new("type").await;
+    let _daemon = fixture.daemon().await;
+    fixture.set("s", "v");
+    let mut mirror = fixture.mirror("m", "t", &[("username", "s")]);
+    fixture.apply(&mirror).await;
+    fixture.secret_has("t", "username", b"v").await;
+    mirror["spec"]["target"]["type"] = json!("kubernetes.io/basic-auth");
+    fixture.apply(&mirror).await;
+    let message = fixture.reason("m", "TargetConflict").await;
+    assert!(message.contains("delete the Secret"), "{message}");
+
+    let delete = DeleteParams::default();
+    fixture.secrets().delete("t", &delete).await.expect("t");
+    fixture.reason("m", "Mirrored").await;
+    let anew = fixture.secret_has("t", "username", b"v").await;
+    assert_eq!(anew.type_.as_deref(), Some("kubernetes.io/basic-auth"));
+}
