@@ -3,10 +3,11 @@
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, SOON, revision};
-use crate::testbed::eventually;
+use crate::testbed::system::{CHART, RELEASE};
+use crate::testbed::{eventually, shared};
 
 #[tokio::test]
 async fn a_deployment_whose_pods_got_unready_is_rolled_for_what_may_be_their_cure() {
@@ -173,4 +174,41 @@ async fn another_type_is_said_until_the_secret_is_deleted() {
     fixture.reason("m", "Mirrored").await;
     let anew = fixture.secret_has("t", "username", b"v").await;
     assert_eq!(anew.type_.as_deref(), Some("kubernetes.io/basic-auth"));
+}
+
+#[tokio::test]
+async fn the_chart_refuses_what_the_api_server_would_refuse() {
+    let testbed = shared().await;
+    let vault = |more: Value| {
+        let mut vault = json!({"namespaces": ["a"], "objects": [{"kind": "secret", "name": "x"}]});
+        let fields = vault.as_object_mut().expect("an object");
+        fields.extend(more.as_object().cloned().unwrap_or_default());
+        format!("vaults.contoso={vault}")
+    };
+    for (more, sentence) in [
+        (
+            json!({"objects": [{"kind": "certificate", "name": "x"}]}),
+            "value must be 'secret'",
+        ),
+        (
+            json!({"tenantId": "contoso.onmicrosoft.com"}),
+            "vaults.contoso.tenantId is set without clientId: write the client ID",
+        ),
+    ] {
+        let values = vault(more);
+        let refused = testbed
+            .helm(&["template", RELEASE, CHART, "--set-json", &values])
+            .await;
+        assert!(!refused.success, "{values} was taken");
+        assert!(refused.stderr.contains(sentence), "{}", refused.stderr);
+    }
+    let whole = vault(json!({
+        "clientId": "01234567-89ab-cdef-0123-456789abcdef",
+        "tenantId": "contoso.onmicrosoft.com",
+    }));
+    let rendered = testbed
+        .helm(&["template", RELEASE, CHART, "--set-json", &whole])
+        .await
+        .ok();
+    assert!(rendered.contains(r#"tenantId: "contoso.onmicrosoft.com""#));
 }
