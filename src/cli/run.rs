@@ -131,7 +131,7 @@ impl Run {
         let client = client(&clock).await?;
         wait_for_crd::<KeyVaultMirror>(&client, &health).await;
         wait_for_crd::<KeyVaultGrant>(&client, &health).await;
-        health.waiting("the caches are being filled".to_owned());
+        health.waiting("the caches are being filled");
         let digest_key = digest_key(&client, &self.namespace, &self.digest_key_secret).await?;
         let instance = std::env::var("HOSTNAME").unwrap_or_else(|_| "keytide".to_owned());
         let events = Events::new(client.clone(), instance);
@@ -310,8 +310,9 @@ where
                 K::kind(&())
             ),
         };
-        tracing::warn!("{sentence}");
-        health.waiting(sentence);
+        if health.waiting(&sentence) {
+            tracing::warn!("{sentence}");
+        }
         tokio::time::sleep(CRD_PAUSE).await;
     }
 }

@@ -157,10 +157,11 @@ impl Mirrors {
         if mirror.metadata.deletion_timestamp.is_some() {
             return Ok(Action::await_change());
         }
+        // Not `name`: under that, a line of JSON has the name of the span.
         let span = tracing::info_span!(
             "mirror",
             namespace = mirror.namespace(),
-            name = mirror.name_any()
+            mirror = mirror.name_any()
         );
         Ok(this.reconcile_one(&mirror).instrument(span).await)
     }

@@ -1,11 +1,13 @@
 //! Mistakes that were found by using Keytide, and must not come back.
 
+use std::process::Command;
+
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use crate::fixture::{Fixture, SOON, revision};
+use crate::fixture::{Fixture, KEYTIDE, QUICK, SOON, revision};
 use crate::testbed::system::{CHART, RELEASE};
 use crate::testbed::{eventually, shared};
 
@@ -211,4 +213,64 @@ async fn the_chart_refuses_what_the_api_server_would_refuse() {
         .await
         .ok();
     assert!(rendered.contains(r#"tenantId: "contoso.onmicrosoft.com""#));
+}
+
+#[tokio::test]
+async fn the_list_of_grants_has_every_vault() {
+    let fixture = Fixture::without_grant("columns").await;
+    let host = fixture.host();
+    for (end, vault) in [
+        ("name", json!({"name": fixture.vault})),
+        ("url", json!({"url": format!("https://{host}")})),
+    ] {
+        let name = format!("{}-{end}", fixture.namespace);
+        let grant = json!({
+            "apiVersion": "keytide.dev/v1alpha1",
+            "kind": "KeyVaultGrant",
+            "metadata": {"name": name},
+            "spec": {"vault": vault, "namespaces": ["none"], "objects": [{"kind": "secret", "name": "*"}]},
+        });
+        fixture.apply(&grant).await;
+        let get = ["get", "keyvaultgrant", &name, "--no-headers"];
+        let listed = fixture.testbed.kubectl(&get).await.ok();
+        assert!(listed.contains(&fixture.vault), "{listed}");
+    }
+}
+
+#[tokio::test]
+async fn a_line_of_json_has_no_key_twice() {
+    let fixture = Fixture::new("json").await;
+    let mut daemon = fixture.daemon_alone().await;
+    assert_eq!(daemon.terminate().await.expect("ended"), 0);
+    let log = fixture.testbed.log_file("keytide-json.log");
+    let json = [&QUICK[..], &["--log-format", "json"]].concat();
+    *daemon = fixture
+        .system()
+        .daemon(&log, &json, &[])
+        .await
+        .expect("a daemon");
+    fixture.set("s", "v");
+    fixture
+        .apply(&fixture.mirror("m", "t", &[("k", "s")]))
+        .await;
+    fixture.reason("m", "Mirrored").await;
+    let lines = std::fs::read_to_string(&log).expect("a log");
+    let written = lines.lines().find(|line| line.contains("Secret written"));
+    let written = written.expect("a line about the Secret");
+    assert!(written.contains(r#""mirror":"m""#), "{written}");
+    for object in written.split('{') {
+        assert!(object.matches(r#""name":"#).count() <= 1, "{written}");
+    }
+}
+
+#[test]
+fn a_log_that_is_no_terminal_has_no_colours() {
+    let output = Command::new(KEYTIDE)
+        .args(["run", "--listen", "127.0.0.1:0", "--log-format", "text"])
+        .env("KUBECONFIG", "/no/such/file")
+        .output()
+        .expect("keytide runs");
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(log.contains("keytide starts"), "{log}");
+    assert!(!log.contains('\u{1b}'), "{log}");
 }
