@@ -14,7 +14,7 @@ use super::{ObjectKind, VaultRef};
     singular = "keyvaultgrant",
     shortname = "kvg",
     category = "keytide",
-    printcolumn = r#"{"name":"Vault","type":"string","jsonPath":".spec.vault.name"}"#,
+    printcolumn = r#"{"name":"Vault","type":"string","jsonPath":".spec.vault['name','url']"}"#,
     printcolumn = r#"{"name":"Namespaces","type":"string","jsonPath":".spec.namespaces"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]

@@ -99,7 +99,7 @@ async fn act(settings: Settings, health: Health, metrics: Arc<Metrics>, stop: St
         () = crds => {}
         () = stop.clone() => return Ok(()),
     }
-    health.waiting("the caches are being filled".to_owned());
+    health.waiting("the caches are being filled");
     let (caches, watches) = Caches::new(&clients.watching);
     let instance = std::env::var("HOSTNAME").unwrap_or_else(|_| "keytide".to_owned());
     let leading = async {
@@ -291,8 +291,9 @@ where
                 K::kind(&())
             ),
         };
-        tracing::warn!("{sentence}");
-        health.waiting(sentence);
+        if health.waiting(&sentence) {
+            tracing::warn!("{sentence}");
+        }
         tokio::time::sleep(CRD_PAUSE).await;
     }
 }

@@ -1,5 +1,6 @@
 //! Carries out what [`super::plan`] decided: the only place that hands content to the API server.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use base64::Engine;
@@ -14,7 +15,7 @@ use super::ownership::manager;
 use super::plan::{MIRRORED_LABEL, Write};
 use super::record::annotation;
 use super::status::Failure;
-use crate::api::{DeletionPolicy, KeyVaultMirror};
+use crate::api::KeyVaultMirror;
 use crate::render::Rendered;
 use crate::vault::SecretValue;
 
@@ -52,11 +53,46 @@ impl Targets {
     ) -> Result<String, Failure> {
         let target = &mirror.spec.target.name;
         let uid = mirror.metadata.uid.as_deref().unwrap_or_default();
+        let write = &*self.release(target, uid, write).await?;
         let written = self
             .apply(uid, target, &body(mirror, write, rendered))
             .await
             .map_err(|error| refusal(error, target, rendered.values().map(|key| &key.value)))?;
         Ok(written.metadata.resource_version.unwrap_or_default())
+    }
+
+    /// Takes away the ownerReferences that must go before a write. Gives the write as it is decided on the target without them.
+    async fn release<'a>(
+        &self,
+        target: &str,
+        mirror_uid: &str,
+        write: &'a Write,
+    ) -> Result<Cow<'a, Write>, Failure> {
+        let there = write.precondition.as_ref();
+        let Some((uid, resource_version)) = there.filter(|_| !write.release.is_empty()) else {
+            return Ok(Cow::Borrowed(write));
+        };
+        let owners = write.release.iter();
+        let references: Vec<Value> = owners
+            .map(|owner| json!({"$patch": "delete", "uid": owner}))
+            .collect();
+        let patch = json!({"metadata": {
+            "uid": uid, "resourceVersion": resource_version, "ownerReferences": references,
+        }});
+        let params = PatchParams {
+            field_manager: Some(manager(mirror_uid)),
+            ..Default::default()
+        };
+        let released = self
+            .api
+            .patch_metadata(target, &params, &Patch::Strategic(&patch))
+            .await
+            .map_err(|error| refusal(error, target, std::iter::empty()))?;
+        let resource_version = released.metadata.resource_version.unwrap_or_default();
+        Ok(Cow::Owned(Write {
+            precondition: Some((uid.clone(), resource_version)),
+            ..write.clone()
+        }))
     }
 
     /// Takes a mirror's keys, annotation, label and ownerReference out of a target, if it is still the one that was looked at:
@@ -138,7 +174,7 @@ fn body(mirror: &KeyVaultMirror, write: &Write, rendered: &Rendered) -> Value {
         }
         None => body["metadata"]["resourceVersion"] = NO_VERSION.into(),
     }
-    if mirror.spec.deletion_policy == DeletionPolicy::Delete
+    if write.record.is_owner()
         && let Some(mut owner) = mirror.owner_ref(&())
     {
         // A controller reference would be for one mirror alone; the target may have several.

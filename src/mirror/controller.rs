@@ -359,6 +359,7 @@ impl Mirrors {
                 name: other.name_any(),
                 uid: other.uid().unwrap_or_default(),
                 type_: other.spec.target.type_,
+                deletion_policy: other.spec.deletion_policy,
                 keys: other
                     .spec
                     .data

@@ -61,19 +61,29 @@ impl Ownership {
         self.managers.get(&manager(uid))
     }
 
+    /// UIDs of the mirrors that put an ownerReference to themselves on the target.
+    pub fn owners(&self) -> impl Iterator<Item = &str> {
+        self.managers
+            .iter()
+            .filter_map(|(name, fields)| Some((name.strip_prefix(MANAGER_PREFIX)?, fields)))
+            .filter(|(uid, fields)| fields.owners.contains(*uid))
+            .map(|(uid, _)| uid)
+    }
+
+    /// Keys of the data that managers own which are no mirrors.
+    pub fn keys_of_outsiders(&self) -> impl Iterator<Item = &String> {
+        self.managers
+            .iter()
+            .filter(|(name, _)| !name.starts_with(MANAGER_PREFIX))
+            .flat_map(|(_, fields)| &fields.data)
+    }
+
     /// A manager that is no mirror and owns this key of the data.
     pub fn outsider(&self, key: &str) -> Option<&str> {
         self.managers
             .iter()
             .find(|(name, fields)| !name.starts_with(MANAGER_PREFIX) && fields.data.contains(key))
             .map(|(name, _)| name.as_str())
-    }
-
-    /// Whether anybody but mirrors has written to the target.
-    pub fn has_outsiders(&self) -> bool {
-        self.managers
-            .keys()
-            .any(|name| !name.starts_with(MANAGER_PREFIX))
     }
 }
 
@@ -110,6 +120,6 @@ mod tests {
         assert_eq!(ours.owners, BTreeSet::from(["o".to_owned()]));
         assert_eq!(ownership.outsider("other"), Some("kubectl-edit"));
         assert_eq!(ownership.outsider("token"), None);
-        assert!(ownership.has_outsiders());
+        assert_eq!(ownership.keys_of_outsiders().collect::<Vec<_>>(), ["other"]);
     }
 }

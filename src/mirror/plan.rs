@@ -1,4 +1,10 @@
 //! What to do with a target: a function of what the mirror wants, what is there and who else wants a part of it. Pure.
+//!
+//! A mirror with `deletionPolicy: Delete` is an owner of its target, which is garbage once all its owners are gone, daemon or
+//! not. So it must be none while the target also has, or another mirror wants to put there, what has to outlive it: keys of a
+//! mirror with `Retain`, or of somebody who is no mirror. Then [`super::sweep`] takes its keys out. That it is none follows from
+//! what others have and want, never from what the mirror itself has written, and a mirror with `Retain` takes the
+//! ownerReferences of others away before it writes. So no two mirrors can disagree on it for longer than a cache lags behind.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,12 +41,21 @@ pub struct Existing {
     pub ownership: Ownership,
 }
 
+impl Existing {
+    /// Whether it has keys that no mirror put there. A mirrored key that somebody edited is none.
+    pub fn has_keys_of_outsiders(&self) -> bool {
+        let mirrored = |key| self.records.values().any(|r| r.keys.contains_key(key));
+        self.ownership.keys_of_outsiders().any(|key| !mirrored(key))
+    }
+}
+
 /// Another mirror of the namespace that wants the same target.
 #[derive(Clone, Debug)]
 pub struct Rival {
     pub name: String,
     pub uid: String,
     pub type_: SecretType,
+    pub deletion_policy: DeletionPolicy,
     pub keys: Vec<String>,
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
@@ -64,6 +79,8 @@ pub enum Plan<'a> {
 pub struct Write {
     /// UID and resourceVersion that it was decided on; none where there is no target yet.
     pub precondition: Option<(String, String)>,
+    /// UIDs of the mirrors whose ownerReferences must go first.
+    pub release: Vec<String>,
     pub record: Record,
     /// Whether content changes, and not just its surroundings.
     pub changes_content: bool,
@@ -91,6 +108,14 @@ pub enum Conflict {
         target: String,
         type_: SecretType,
         winner: String,
+    },
+    #[error(
+        "Secret {target} has type {is}, which can't be changed; delete the Secret, and the mirror makes it anew with type {wanted}, or set spec.target.type to {is}"
+    )]
+    FixedType {
+        target: String,
+        is: SecretType,
+        wanted: SecretType,
     },
     #[error(
         "mirror {winner} gives {what} {name} of Secret {target} another value; give both mirrors one value, or leave it out of one"
@@ -126,7 +151,12 @@ pub fn plan<'a>(
     }
     let own = existing.and_then(|existing| existing.records.get(&desired.uid));
     let before = own.or_else(|| predecessor(desired, existing));
-    let record = next_record(desired, before, now);
+    let record = Record {
+        type_,
+        shared: must_outlive(desired, existing, rivals),
+        ..next_record(desired, before, now)
+    };
+    let release = foreign_owners(desired, existing);
     let changes_content = before.is_none_or(|before| {
         before.keys.len() != record.keys.len()
             || record.keys.iter().any(|(key, now)| {
@@ -137,11 +167,16 @@ pub fn plan<'a>(
             })
     });
     match existing {
-        Some(existing) if own == Some(&record) && is_whole(desired, existing) => {
+        Some(existing)
+            if own == Some(&record)
+                && release.is_empty()
+                && is_whole(desired, &record, existing) =>
+        {
             Plan::InSync(existing)
         }
         _ => Plan::Write(Write {
             precondition: existing.map(|e| (e.uid.clone(), e.resource_version.clone())),
+            release,
             record,
             changes_content,
         }),
@@ -164,20 +199,11 @@ fn conflict(
     {
         return Some(Conflict::Foreign { target });
     }
+    if let Some(conflict) = type_conflict(&target, type_, existing, rivals) {
+        return Some(conflict);
+    }
     for rival in rivals {
         let theirs = record_of(&rival.uid);
-        let wins = match (ours.is_some(), theirs.is_some()) {
-            (true, false) => false,
-            (false, true) => true,
-            _ => rival.precedes,
-        };
-        if wins && rival.type_ != type_ {
-            return Some(Conflict::Type {
-                target,
-                type_: rival.type_,
-                winner: rival.name.clone(),
-            });
-        }
         if let Some((what, name)) = disputed(desired, existing, rival) {
             return Some(Conflict::Metadata {
                 target,
@@ -231,6 +257,36 @@ fn predecessor<'a>(desired: &Desired, existing: Option<&'a Existing>) -> Option<
         .map(|(_, record)| record)
 }
 
+/// The type of a Secret that is there stays; where there is none yet, the oldest mirror's counts.
+fn type_conflict(
+    target: &str,
+    type_: SecretType,
+    existing: Option<&Existing>,
+    rivals: &[Rival],
+) -> Option<Conflict> {
+    let records = existing.map(|existing| &existing.records);
+    // All say the same, since none is written with another type.
+    let fixed = records.and_then(|records| Some(records.values().next()?.type_));
+    let mut winners = rivals.iter().filter(|rival| match fixed {
+        Some(is) => rival.type_ == is && records.is_some_and(|r| r.contains_key(&rival.uid)),
+        None => rival.precedes && rival.type_ != type_,
+    });
+    match (winners.next(), fixed) {
+        (_, Some(is)) if is == type_ => None,
+        (Some(winner), _) => Some(Conflict::Type {
+            target: target.to_owned(),
+            type_: winner.type_,
+            winner: winner.name.clone(),
+        }),
+        (None, Some(is)) => Some(Conflict::FixedType {
+            target: target.to_owned(),
+            is,
+            wanted: type_,
+        }),
+        (None, None) => None,
+    }
+}
+
 /// A label or annotation to which a rival that comes first gives another value. Without this each of the two mirrors would take it
 /// from the other for ever.
 fn disputed(
@@ -269,6 +325,31 @@ fn disputed(
     })
 }
 
+/// Whether the target has, or a rival wants to put there, what must be left when the mirror goes.
+fn must_outlive(desired: &Desired, existing: Option<&Existing>, rivals: &[Rival]) -> bool {
+    let wanted = rivals
+        .iter()
+        .any(|rival| rival.deletion_policy == DeletionPolicy::Retain);
+    let there = existing.is_some_and(|existing| {
+        let mut others = existing.records.iter();
+        let retained = others
+            .any(|(uid, r)| *uid != desired.uid && r.deletion_policy == DeletionPolicy::Retain);
+        retained || existing.has_keys_of_outsiders()
+    });
+    desired.deletion_policy == DeletionPolicy::Delete && (wanted || there)
+}
+
+/// The other mirrors with which the target would go, though this one is to leave its keys behind.
+fn foreign_owners(desired: &Desired, existing: Option<&Existing>) -> Vec<String> {
+    existing
+        .filter(|_| desired.deletion_policy == DeletionPolicy::Retain)
+        .into_iter()
+        .flat_map(|existing| existing.ownership.owners())
+        .filter(|uid| *uid != desired.uid)
+        .map(str::to_owned)
+        .collect()
+}
+
 fn next_record(desired: &Desired, before: Option<&Record>, now: Timestamp) -> Record {
     let same_digest_key = before.is_some_and(|before| before.digest_key == desired.digest_key);
     let key_record = |(key, content): (&String, &Content)| {
@@ -278,19 +359,21 @@ fn next_record(desired: &Desired, before: Option<&Record>, now: Timestamp) -> Re
     Record {
         mirror: desired.mirror.clone(),
         digest_key: desired.digest_key.clone(),
+        type_: SecretType::default(),
         deletion_policy: desired.deletion_policy,
+        shared: false,
         keys: desired.keys.iter().map(key_record).collect(),
     }
 }
 
 /// Whether all that the mirror wrote is still there and its own: what another manager changes, it takes over.
-fn is_whole(desired: &Desired, existing: &Existing) -> bool {
+fn is_whole(desired: &Desired, record: &Record, existing: &Existing) -> bool {
     let Some(ours) = existing.ownership.mirror(&desired.uid) else {
         return false;
     };
     let owns_reference = ours.owners.contains(&desired.uid);
     ours.data.iter().eq(desired.keys.keys())
-        && owns_reference == (desired.deletion_policy == DeletionPolicy::Delete)
+        && owns_reference == record.is_owner()
         && ours
             .labels
             .iter()
@@ -380,6 +463,7 @@ mod tests {
             name: "mirror-r".into(),
             uid: "r".into(),
             type_: SecretType::Opaque,
+            deletion_policy: DeletionPolicy::Delete,
             keys: vec!["token".into()],
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
@@ -504,6 +588,41 @@ mod tests {
     }
 
     #[test]
+    fn the_type_of_a_target_that_is_there_stays() {
+        let ours = desired("u", "a");
+        let alone = written(&ours, at(1));
+        let mut shared = written(&ours, at(1));
+        shared
+            .records
+            .insert("r".into(), next_record(&desired("r", "a"), None, at(1)));
+        let other = |type_| Rival {
+            type_,
+            keys: Vec::new(),
+            ..rival(true)
+        };
+        let tls = |existing, rivals: &[Rival]| {
+            plan("t", SecretType::Tls, &ours, Some(existing), rivals, at(2))
+        };
+        assert!(matches!(
+            tls(&alone, &[]),
+            Plan::Conflict(Conflict::FixedType { .. })
+        ));
+        assert!(matches!(
+            tls(&shared, &[other(SecretType::Opaque)]),
+            Plan::Conflict(Conflict::Type { .. })
+        ));
+        assert!(matches!(
+            tls(&shared, &[other(SecretType::Tls)]),
+            Plan::Conflict(Conflict::FixedType { .. })
+        ));
+        // And who agrees with it is not troubled by an older mirror that no longer does.
+        assert!(matches!(
+            decide(&ours, Some(&alone), &[other(SecretType::Tls)]),
+            Plan::InSync(_)
+        ));
+    }
+
+    #[test]
     fn a_label_with_two_values_is_the_older_mirrors() {
         let mut wanted = desired("u", "a");
         wanted.labels.insert("team".into(), "a".into());
@@ -523,6 +642,31 @@ mod tests {
     }
 
     #[test]
+    fn the_holder_of_an_annotation_keeps_it_even_from_an_older_mirror() {
+        let mut wanted = desired("u", "a");
+        wanted.annotations.insert("team".into(), "a".into());
+        let rival = |precedes| Rival {
+            keys: Vec::new(),
+            annotations: BTreeMap::from([("team".into(), "b".into())]),
+            ..rival(precedes)
+        };
+        let held_by = |uid: &str| {
+            let mut target = written(&wanted, at(1));
+            let fields = json!({"f:metadata": {"f:annotations": {"f:team": {}}}});
+            target.ownership = Ownership::of([managed(&format!("keytide/{uid}"), fields)]);
+            target
+        };
+        assert!(matches!(
+            decide(&wanted, Some(&held_by("u")), &[rival(true)]),
+            Plan::Write(_)
+        ));
+        assert!(matches!(
+            decide(&wanted, Some(&held_by("r")), &[rival(false)]),
+            Plan::Conflict(Conflict::Metadata { what: "annotation", winner, .. }) if winner == "mirror-r"
+        ));
+    }
+
+    #[test]
     fn another_digest_key_changes_digests_but_not_content() {
         let before = desired("u", "a");
         let mut after = desired("u", "a");
@@ -536,3 +680,7 @@ mod tests {
         assert_eq!(write.record.digest_key, "other");
     }
 }
+
+#[cfg(test)]
+#[path = "sharing_tests.rs"]
+mod sharing_tests;

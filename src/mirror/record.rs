@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::api::DeletionPolicy;
+use crate::api::{DeletionPolicy, SecretType};
 
 /// Start of the annotation's name; the mirror's UID follows.
 const ANNOTATION_PREFIX: &str = "keytide.dev/mirror.";
@@ -19,7 +19,13 @@ pub struct Record {
     pub mirror: String,
     /// ID of the key that the digests are made with.
     pub digest_key: String,
+    /// Type that the target was made with.
+    #[serde(default, rename = "type")]
+    pub type_: SecretType,
     pub deletion_policy: DeletionPolicy,
+    /// The target also has what must outlive the mirror, so that the mirror is no owner of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shared: bool,
     /// By key of the target.
     pub keys: BTreeMap<String, KeyRecord>,
 }
@@ -28,6 +34,11 @@ impl Record {
     /// When content last came into the target.
     pub fn last_change(&self) -> Option<Timestamp> {
         self.keys.values().map(|key| key.changed).max()
+    }
+
+    /// Whether the target has an ownerReference to the mirror, so that it is garbage when the mirror goes.
+    pub fn is_owner(&self) -> bool {
+        self.deletion_policy == DeletionPolicy::Delete && !self.shared
     }
 }
 

@@ -1,6 +1,6 @@
 //! Keys of mirrors that are gone. An ownerReference lets the garbage collector delete a whole target, but not one mirror's
-//! keys of a shared one; and a mirror that was given another target leaves its old one behind. Level-triggered: what is
-//! left over is found by looking, whenever that is.
+//! keys of a shared one ([`super::plan`] says which mirrors are owners); and a mirror that was given another target leaves its
+//! old one behind. Level-triggered: what is left over is found by looking, whenever that is.
 
 use std::collections::BTreeMap;
 
@@ -32,8 +32,11 @@ pub fn all_want<'a>(
 /// What is left over on the target called `target`.
 pub fn leftovers(target: &str, existing: &Existing, live: &LiveMirrors) -> Vec<Sweep> {
     let wanted = |uid: &str| live.get(uid).is_some_and(|name| name == target);
-    let shared =
-        existing.ownership.has_outsiders() || existing.records.keys().any(|uid| wanted(uid));
+    let stays = existing.has_keys_of_outsiders()
+        || existing
+            .records
+            .iter()
+            .any(|(uid, record)| wanted(uid) || record.deletion_policy == DeletionPolicy::Retain);
     // A mirror that was made anew under the same name has taken over, so nothing is lost by it.
     let succeeded = |gone: &Record| {
         let mut records = existing.records.iter();
@@ -47,13 +50,16 @@ pub fn leftovers(target: &str, existing: &Existing, live: &LiveMirrors) -> Vec<S
         })
         .filter_map(|(uid, record)| {
             let (mirror, uid) = (record.mirror.clone(), uid.clone());
-            if shared {
+            if stays {
                 Some(Sweep::Withdraw { mirror, uid })
-            } else if live.contains_key(&uid) {
-                Some(Sweep::Delete { mirror, uid })
-            } else {
-                // Its mirror is gone, and it has no other: the garbage collector's, or kept by `--cascade=orphan`.
+            } else if record.is_owner() && !live.contains_key(&uid) {
+                // The garbage collector's, or kept by `--cascade=orphan`.
                 None
+            } else if existing.records.len() > 1 {
+                // The last one to go deletes, since each is looked at by itself.
+                Some(Sweep::Withdraw { mirror, uid })
+            } else {
+                Some(Sweep::Delete { mirror, uid })
             }
         })
         .collect()
@@ -64,12 +70,14 @@ mod tests {
     use std::collections::BTreeMap;
 
     use jiff::Timestamp;
+    use serde_json::json;
 
     use super::*;
+    use crate::api::SecretType;
     use crate::mirror::ownership::Ownership;
     use crate::mirror::record::KeyRecord;
 
-    fn target(uids: &[&str], policy: DeletionPolicy, outsider: bool) -> Existing {
+    fn target(uids: &[&str], policy: DeletionPolicy, outsider: Option<&str>) -> Existing {
         let key = KeyRecord {
             digest: "d".into(),
             object: "o".into(),
@@ -81,9 +89,15 @@ mod tests {
         let record = |uid: &str| Record {
             mirror: format!("mirror-{uid}"),
             digest_key: "k".into(),
+            type_: SecretType::Opaque,
             deletion_policy: policy,
+            shared: false,
             keys: BTreeMap::from([(uid.to_owned(), key.clone())]),
         };
+        let entry = outsider.map(|key| {
+            let fields = json!({"f:data": {format!("f:{key}"): {}}});
+            ("kubectl", fields.to_string())
+        });
         Existing {
             uid: "s".into(),
             resource_version: "1".into(),
@@ -93,7 +107,7 @@ mod tests {
                 .iter()
                 .map(|uid| ((*uid).to_owned(), record(uid)))
                 .collect(),
-            ownership: Ownership::of(outsider.then_some(("kubectl", "{}"))),
+            ownership: Ownership::of(entry),
         }
     }
 
@@ -106,7 +120,7 @@ mod tests {
 
     #[test]
     fn a_gone_mirror_leaves_a_shared_target() {
-        let existing = target(&["a", "b"], DeletionPolicy::Delete, false);
+        let existing = target(&["a", "b"], DeletionPolicy::Delete, None);
         let sweeps = leftovers("t", &existing, &live(&[("a", "t")]));
         assert_eq!(
             sweeps,
@@ -122,7 +136,7 @@ mod tests {
         assert!(
             leftovers(
                 "t",
-                &target(&["a"], DeletionPolicy::Delete, false),
+                &target(&["a"], DeletionPolicy::Delete, None),
                 &live(&[])
             )
             .is_empty()
@@ -133,13 +147,13 @@ mod tests {
     fn a_mirror_with_another_target_leaves_its_old_one() {
         let delete = leftovers(
             "t",
-            &target(&["a"], DeletionPolicy::Delete, false),
+            &target(&["a"], DeletionPolicy::Delete, None),
             &live(&[("a", "new")]),
         );
         assert!(matches!(delete[..], [Sweep::Delete { .. }]));
         let withdraw = leftovers(
             "t",
-            &target(&["a"], DeletionPolicy::Delete, true),
+            &target(&["a"], DeletionPolicy::Delete, Some("theirs")),
             &live(&[("a", "new")]),
         );
         assert!(matches!(withdraw[..], [Sweep::Withdraw { .. }]));
@@ -147,7 +161,7 @@ mod tests {
 
     #[test]
     fn retained_keys_go_once_a_mirror_of_the_same_name_has_taken_over() {
-        let mut existing = target(&["a", "b"], DeletionPolicy::Retain, false);
+        let mut existing = target(&["a", "b"], DeletionPolicy::Retain, None);
         for record in existing.records.values_mut() {
             record.mirror = "same".into();
         }
@@ -168,11 +182,47 @@ mod tests {
     }
 
     #[test]
+    fn a_gone_mirror_was_no_owner_of_what_somebody_else_must_keep() {
+        let mut with_retained = target(&["a", "b"], DeletionPolicy::Delete, None);
+        if let Some(record) = with_retained.records.get_mut("b") {
+            record.deletion_policy = DeletionPolicy::Retain;
+        }
+        let with_theirs = target(&["a"], DeletionPolicy::Delete, Some("theirs"));
+        for existing in [with_retained, with_theirs] {
+            let sweeps = leftovers("t", &existing, &live(&[]));
+            let gone = Sweep::Withdraw {
+                mirror: "mirror-a".into(),
+                uid: "a".into(),
+            };
+            assert_eq!(sweeps, [gone]);
+        }
+        // A mirrored key that somebody edited is not theirs.
+        let edited = target(&["a"], DeletionPolicy::Delete, Some("a"));
+        assert!(leftovers("t", &edited, &live(&[])).is_empty());
+    }
+
+    #[test]
+    fn what_no_garbage_collector_looks_after_is_deleted_by_the_last_to_go() {
+        let mut existing = target(&["a", "b"], DeletionPolicy::Delete, None);
+        for record in existing.records.values_mut() {
+            record.shared = true;
+        }
+        let sweeps = leftovers("t", &existing, &live(&[]));
+        assert!(matches!(
+            sweeps[..],
+            [Sweep::Withdraw { .. }, Sweep::Withdraw { .. }]
+        ));
+        existing.records.remove("a");
+        let sweeps = leftovers("t", &existing, &live(&[]));
+        assert!(matches!(sweeps[..], [Sweep::Delete { .. }]));
+    }
+
+    #[test]
     fn retained_keys_stay() {
         assert!(
             leftovers(
                 "t",
-                &target(&["a", "b"], DeletionPolicy::Retain, false),
+                &target(&["a", "b"], DeletionPolicy::Retain, None),
                 &live(&[("a", "t")])
             )
             .is_empty()

@@ -140,7 +140,8 @@ mod tests {
             "annotations": {annotation("u"): record.to_string(), annotation("w"): "{"},
             "managedFields": [
                 {"manager": "keytide/u", "operation": "Apply", "fieldsType": "FieldsV1", "fieldsV1": {"f:data": {"f:token": {}}}},
-                {"manager": "kubectl", "operation": "Update"},
+                {"manager": "kubectl", "operation": "Update", "fieldsV1": {"f:data": {"f:theirs": {}}}},
+                {"manager": "none", "operation": "Update"},
             ],
         }}))
         .expect("metadata");
@@ -158,6 +159,6 @@ mod tests {
                 .mirror("u")
                 .is_some_and(|fields| fields.data.contains("token"))
         );
-        assert!(existing.ownership.has_outsiders());
+        assert!(existing.has_keys_of_outsiders());
     }
 }

@@ -282,7 +282,7 @@ impl Rotations {
         let finished = rollouts
             .get(&uid)
             .is_some_and(|begun| Some(begun.rotated) == rotated)
-            && workload.rollout == Rollout::Over;
+            && workload.rollout == Rollout::Finished;
         if finished && let Some(begun) = rollouts.remove(&uid) {
             self.metrics
                 .rolled_out(now.duration_since(begun.updated).as_secs_f64());

@@ -51,9 +51,10 @@ pub struct Workload {
 /// How far the latest rollout of a workload is.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Rollout {
-    /// It has finished or failed, or there was none.
+    /// All its Pods were new and available; they need not be available still.
     #[default]
-    Over,
+    Finished,
+    Failed,
     UnderWay,
     /// It never fails, since it has no deadline.
     UnderWayForEver,
@@ -198,7 +199,7 @@ fn wait(
             _ => None,
         });
     let rolling = match workload.rollout {
-        Rollout::Over => None,
+        Rollout::Finished | Rollout::Failed => None,
         // Its end is a change of the workload, which is looked at then.
         Rollout::UnderWay => Some(later(now, PATIENCE)),
         Rollout::UnderWayForEver => last_change.map(|changed| later(changed, ROLLOUT_DEADLINE)),

@@ -55,7 +55,7 @@ fn workload(baseline: Option<Baseline>) -> Workload {
         references: BTreeSet::from([reference]),
         baseline,
         paused: false,
-        rollout: Rollout::Over,
+        rollout: Rollout::Finished,
     }
 }
 
@@ -274,6 +274,14 @@ fn paused_and_rolling_workloads_wait() {
         let decided = decision(&workload, &content("b", 100, false), &running(50), 200);
         assert!(matches!(decided, Decision::Wait { reason, .. } if reason == expected));
     }
+}
+
+#[test]
+fn a_rollout_that_failed_delays_nothing() {
+    let mut workload = workload(baseline("a"));
+    workload.rollout = Rollout::Failed;
+    let decided = decision(&workload, &content("b", 100, false), &running(50), 200);
+    assert!(matches!(decided, Decision::Rotate { .. }));
 }
 
 #[test]

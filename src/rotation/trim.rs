@@ -118,6 +118,7 @@ mod tests {
     use serde_json::json;
 
     use super::super::controller::template_references;
+    use super::super::decide::Rollout;
     use super::super::rollout::rollout;
     use super::*;
 
@@ -168,7 +169,6 @@ mod tests {
         assert_eq!(template_references(&trimmed), template_references(&whole));
         assert_eq!(template_references(&whole).len(), 4);
         assert_eq!(opt_in(&trimmed), opt_in(&whole));
-        assert_eq!(rollout(&trimmed), rollout(&whole));
         let spec = |deployment: &Deployment| {
             let spec = deployment.spec.clone().expect("a spec");
             let deadline = spec.progress_deadline_seconds;
@@ -181,6 +181,38 @@ mod tests {
         );
         let annotations = trimmed.metadata.annotations.expect("annotations");
         assert!(annotations.contains_key(BASELINE) && !annotations.contains_key("other"));
+    }
+
+    #[test]
+    fn a_rollout_is_as_far_on_what_is_kept() {
+        let after = |reason: &str, updated: i32, available: i32, deadline: i32| {
+            let mut deployment = deployment("true");
+            let spec = deployment.spec.as_mut().expect("a spec");
+            spec.progress_deadline_seconds = Some(deadline);
+            let status = deployment.status.as_mut().expect("a status");
+            status.updated_replicas = Some(updated);
+            status.available_replicas = Some(available);
+            let conditions = status.conditions.as_mut().expect("conditions");
+            conditions[1].reason = Some(reason.to_owned());
+            deployment
+        };
+        let mut unseen = after("NewReplicaSetAvailable", 2, 2, 30);
+        unseen.metadata.generation = Some(4);
+        for (mut deployment, expected) in [
+            (after("NewReplicaSetAvailable", 2, 0, 30), Rollout::Finished),
+            (after("ReplicaSetUpdated", 2, 2, 30), Rollout::Finished),
+            (after("ReplicaSetUpdated", 2, 1, 30), Rollout::UnderWay),
+            (
+                after("ReplicaSetUpdated", 2, 1, i32::MAX),
+                Rollout::UnderWayForEver,
+            ),
+            (after("ProgressDeadlineExceeded", 1, 1, 30), Rollout::Failed),
+            (unseen, Rollout::UnderWay),
+        ] {
+            assert_eq!(rollout(&deployment), expected);
+            trim(&mut deployment);
+            assert_eq!(rollout(&deployment), expected);
+        }
     }
 
     #[test]

@@ -4,6 +4,8 @@ mod events;
 mod health;
 mod metrics;
 
+use std::io::IsTerminal;
+
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 
@@ -39,6 +41,7 @@ pub fn start_logging(format: LogFormat, filter: &str) -> Result<(), BadFilter> {
     })?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     // Fails only where logging was started before, by a test of this process: then that one serves.
     let _ = match format {

@@ -15,6 +15,7 @@ mod leading;
 mod leaks;
 mod mirroring;
 mod processes;
+mod regressions;
 mod release;
 mod rotating;
 mod schema;

@@ -43,6 +43,9 @@ says well (types, unknown keys, enums) is left to it.
   {{- end -}}
   {{- $_ := set $grants $name $vault -}}
   {{- $errors = concat $errors (include "keytide.validate.ids" (dict "at" $at "identity" $grant) | fromYamlArray) -}}
+  {{- if and $grant.tenantId (not $grant.clientId) -}}
+    {{- $errors = append $errors (printf "%s.tenantId is set without clientId: write the client ID of the identity in that tenant, or leave tenantId out" $at) -}}
+  {{- end -}}
   {{- if not $grant.namespaces -}}
     {{- $errors = append $errors (printf "%s.namespaces is missing: write the namespaces that may mirror from this vault, such as namespaces: [runners]. There is no default; [\"*\"] means every namespace" $at) -}}
   {{- end -}}
