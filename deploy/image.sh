@@ -53,6 +53,7 @@ build() {
     buildah)
       # Mounts of its own, so that those that its storage makes end with it.
       export STORAGE_DRIVER=vfs BUILDAH_ISOLATION=chroot
+      # shellcheck disable=SC2016 # the inner bash expands it
       unshare --mount --propagation private bash -euc '
         storage=$(mktemp -d)
         trap "rm -rf \"$storage\"" EXIT
