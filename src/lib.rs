@@ -11,7 +11,7 @@
 //! | module | what it is for |
 //! |---|---|
 //! | [`api`] | the custom resources and their conditions |
-//! | [`vault`] | Key Vault: names, identities, errors, and the reads that mirrors share |
+//! | [`vault`] | Key Vault: what changed in it, when it may be asked, and who is given what |
 //! | [`render`] | vault objects to the data of a Secret |
 //! | [`digest`] | keyed digests of content |
 //! | [`mirror`] | the controller of mirrors: keeps each Secret as its vault objects are |

@@ -14,7 +14,12 @@ use crate::daemon::{self, Election, Settings, Stop};
 use crate::leader;
 use crate::rotation::Timing;
 use crate::telemetry::{LogFormat, start_logging};
-use crate::vault::{CredentialKind, DnsSuffixes};
+use crate::vault::{CredentialKind, DnsSuffixes, Limits, SurveyMode, SurveySettings};
+
+/// Requests that may be sent to a vault at once after a quiet time.
+const VAULT_BURST: f64 = 100.0;
+/// Requests that may be under way to a vault.
+const VAULT_CONCURRENCY: usize = 32;
 
 #[derive(Debug, Args)]
 pub struct Run {
@@ -47,6 +52,15 @@ pub struct Run {
     /// No mirror asks its vault more often than this
     #[arg(long, env = "KEYTIDE_MIN_REFRESH_INTERVAL", default_value = "10s", value_parser = duration)]
     min_refresh_interval: SignedDuration,
+    /// Whether vaults are listed to find out what changed
+    #[arg(long, env = "KEYTIDE_SURVEY", value_enum, default_value_t)]
+    survey: SurveyMode,
+    /// Every object is read at least this often, however still its vault says it is; at least 1m
+    #[arg(long, env = "KEYTIDE_FULL_SWEEP", default_value = "24h", value_parser = full_sweep)]
+    full_sweep: SignedDuration,
+    /// Most requests per second to a vault; Key Vault itself allows 400 to all of its users together
+    #[arg(long, env = "KEYTIDE_VAULT_REQUESTS_PER_SECOND", default_value_t = 150, value_parser = clap::value_parser!(u32).range(1..))]
+    vault_requests_per_second: u32,
     /// How long changes must have stopped coming before a workload is rolled
     #[arg(long, env = "KEYTIDE_SETTLE", default_value = "10s", value_parser = duration)]
     settle: SignedDuration,
@@ -95,6 +109,16 @@ fn duration(text: &str) -> std::result::Result<SignedDuration, String> {
         .ok_or_else(wrong)
 }
 
+fn full_sweep(text: &str) -> std::result::Result<SignedDuration, String> {
+    duration(text).and_then(|duration| {
+        if duration >= SignedDuration::from_mins(1) {
+            Ok(duration)
+        } else {
+            Err("a full sweep takes at least 1m".to_owned())
+        }
+    })
+}
+
 impl Run {
     pub fn execute(self) -> Result {
         start_logging(self.log_format, &self.log_filter)?;
@@ -103,6 +127,7 @@ impl Run {
     }
 
     fn settings(self) -> Result<Settings> {
+        let per_second = f64::from(self.vault_requests_per_second);
         Ok(Settings {
             listen: self.listen,
             namespace: self.namespace,
@@ -110,6 +135,16 @@ impl Run {
             vault_dns_suffixes: self.vault_dns_suffix,
             ca_bundle: self.ca_bundle,
             credential: self.credential,
+            survey: SurveySettings {
+                mode: self.survey,
+                full_sweep: Duration::try_from(self.full_sweep)?,
+                per_second,
+            },
+            vault_limits: Limits {
+                per_second,
+                burst: VAULT_BURST.min(per_second),
+                concurrency: VAULT_CONCURRENCY,
+            },
             min_refresh_interval: Duration::try_from(self.min_refresh_interval)?,
             timing: Timing {
                 settle: self.settle,

@@ -16,8 +16,9 @@ use kube::{Api, Client, Resource};
 use tokio::sync::Notify;
 
 use crate::api::{KeyVaultGrant, KeyVaultMirror};
-use crate::mirror::{self, MIRRORED_LABEL, Target, mirrors_of};
+use crate::mirror::{self, MIRRORED_LABEL, MirrorId, Target, mirrors_of};
 use crate::rotation;
+use crate::vault::Notice;
 use crate::watch::{Change, Index, follow, keep, new_store};
 
 /// What the daemon knows of the cluster, kept up to date whether it leads or not.
@@ -141,7 +142,10 @@ impl Caches {
 
     /// From here on changes are told to the controllers, after all that is there now. Until then they are told to nobody, so
     /// that a daemon may wait for months.
-    pub fn wake(&self) -> (mirror::Triggers, rotation::Triggers) {
+    pub fn wake(
+        &self,
+        vaults: mpsc::UnboundedReceiver<Notice<MirrorId>>,
+    ) -> (mirror::Triggers, rotation::Triggers) {
         let (mirrors, mirror_triggers) = mpsc::unbounded();
         let (mirrors_of_targets, mirrors_of_target_triggers) = mpsc::unbounded();
         let (grants, grant_triggers) = mpsc::unbounded();
@@ -171,6 +175,7 @@ impl Caches {
                 mirrors: mirror_triggers,
                 targets: mirrors_of_target_triggers,
                 grants: grant_triggers,
+                vaults,
             },
             rotation::Triggers {
                 workloads: workload_triggers,

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::channel::mpsc;
 use futures::future::{BoxFuture, Shared};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -30,7 +31,7 @@ use crate::leader::{self, Candidacy, Candidate, Fence};
 use crate::mirror::{self, Activity, Memories, Mirrors};
 use crate::rotation::{self, Rollouts, Rotations, Warned};
 use crate::telemetry::{Events, Health, Metrics, serve};
-use crate::vault::{CredentialKind, DnsSuffixes, Reader, Transport};
+use crate::vault::{self, CredentialKind, DnsSuffixes, Limits, SurveySettings, Transport, Vaults};
 
 /// Key of the digest key's Secret.
 const DIGEST_KEY: &str = "key";
@@ -58,6 +59,9 @@ pub struct Settings {
     /// PEM file with certificates to trust beside the system's.
     pub ca_bundle: Option<PathBuf>,
     pub credential: CredentialKind,
+    pub survey: SurveySettings,
+    /// What no vault is sent more of.
+    pub vault_limits: Limits,
     pub min_refresh_interval: Duration,
     pub timing: rotation::Timing,
     /// None: this is the only daemon.
@@ -189,9 +193,17 @@ async fn controllers(
     let digest_key = digest_key(client, &settings.namespace, &settings.digest_key_secret).await?;
     let events = Events::new(client.clone(), instance.to_owned());
     let activity = Activity::default();
+    let vaults = vault::Config {
+        transport,
+        credential: settings.credential,
+        settings: settings.survey,
+        limits: settings.vault_limits,
+        metrics: Arc::clone(metrics),
+    };
+    let (notices, vault_triggers) = mpsc::unbounded();
     let mirroring = Arc::new(Mirrors {
         client: client.clone(),
-        reader: Reader::new(transport, settings.credential, Arc::clone(metrics)),
+        vaults: Vaults::new(vaults, notices),
         clock: clock.clone(),
         digest_key: digest_key.clone(),
         suffixes: settings.vault_dns_suffixes.clone(),
@@ -219,7 +231,7 @@ async fn controllers(
         warned: Warned::default(),
         rollouts: Rollouts::default(),
     });
-    let (mirror_triggers, rotation_triggers) = caches.wake();
+    let (mirror_triggers, rotation_triggers) = caches.wake(vault_triggers);
     futures::join!(
         mirror::run(mirroring, mirror_triggers, stop.clone()),
         rotation::run(rotating, rotation_triggers, stop)

@@ -6,6 +6,8 @@
 //! | `PUT /control/vaults/{vault}/secrets/{name}` | `{value, contentType?, tags?, enabled?, nbf?, exp?, managed?, created?, updated?}` | `{version, updated}` |
 //! | `PATCH /control/vaults/{vault}/secrets/{name}` | the same without value, managed and created | `{version, updated}` |
 //! | `DELETE /control/vaults/{vault}/secrets/{name}[?purge=true]` | | 204 |
+//! | `POST /control/vaults/{vault}/secrets/{name}/restore` | `{version}`: as a backup of when it was current | `{version, updated}` |
+//! | `PUT /control/vaults/{vault}/clock` | `{aheadSeconds}` | 204 |
 //! | `PUT /control/vaults/{vault}/faults` | a list of faults; `{vault}` may be `entra` or `imds` | 204 |
 //! | `DELETE /control/vaults/{vault}/faults` | | 204 |
 //! | `PUT /control/tokens` | `{lifetimeSeconds}` | 204 |
@@ -43,6 +45,11 @@ pub fn router(shared: Arc<Shared>) -> Router {
             "/control/vaults/{vault}/secrets/{name}",
             put(set_secret).patch(update_secret).delete(delete_secret),
         )
+        .route(
+            "/control/vaults/{vault}/secrets/{name}/restore",
+            post(restore_secret),
+        )
+        .route("/control/vaults/{vault}/clock", put(set_clock))
         .route(
             "/control/vaults/{vault}/faults",
             put(set_faults).delete(clear_faults),
@@ -149,6 +156,38 @@ async fn delete_secret(
     if query.purge {
         vault.purge(&name)?;
     }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RestoreBody {
+    version: String,
+}
+
+async fn restore_secret(
+    State(shared): Control,
+    Path((vault, name)): Path<(String, String)>,
+    body: Bytes,
+) -> Result<Json<Written>, Failure> {
+    let body: RestoreBody = read(&body)?;
+    let written = shared
+        .world()
+        .vault(&vault)?
+        .restore(&name, &body.version, Moment::current())?;
+    Ok(Json(written))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ClockBody {
+    ahead_seconds: i64,
+}
+
+async fn set_clock(State(shared): Control, Path(vault): Path<String>, body: Bytes) -> Done {
+    let body: ClockBody = read(&body)?;
+    let ahead = SignedDuration::from_secs(body.ahead_seconds);
+    shared.world().vault(&vault)?.set_clock_ahead(ahead);
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::{HeaderMap, Method};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use reqwest::Url;
 use serde_json::{Value as Json, json};
 use uuid::Uuid;
@@ -29,6 +29,12 @@ impl Moment {
 
     pub fn seconds(&self) -> i64 {
         self.now.as_second()
+    }
+
+    /// So many milliseconds ago.
+    pub fn before(&self, milliseconds: u64) -> Timestamp {
+        let ago = SignedDuration::from_millis(i64::try_from(milliseconds).unwrap_or(i64::MAX));
+        self.now.saturating_sub(ago).unwrap_or(Timestamp::MIN)
     }
 }
 

@@ -20,6 +20,8 @@ pub struct Fault {
     /// Seconds, as the `Retry-After` header.
     pub retry_after: Option<u32>,
     pub delay_ms: Option<u64>,
+    /// Answer as the vault was so long ago, but not before this fault was set: a replica that lags.
+    pub lag_ms: Option<u64>,
     /// Cut the connection without an answer.
     pub drop: bool,
     /// Show a certificate of a CA that nobody trusts.
@@ -34,14 +36,42 @@ pub struct Match {
     pub operation: Option<Kind>,
     /// A secret's name, in any case.
     pub secret: Option<String>,
+    /// Whether it follows a `nextLink`, or must not.
+    #[serde(rename = "nextPage")]
+    pub next_page: Option<bool>,
+}
+
+/// A request, as far as faults tell one from another.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    pub kind: Kind,
+    pub secret: Option<&'a str>,
+    pub next_page: bool,
+}
+
+impl Asked<'_> {
+    /// A request that is about no secret.
+    pub fn of(kind: Kind) -> Self {
+        Self {
+            kind,
+            secret: None,
+            next_page: false,
+        }
+    }
 }
 
 impl Match {
-    fn covers(&self, kind: Kind, secret: Option<&str>) -> bool {
-        self.operation.is_none_or(|operation| operation == kind)
+    fn covers(&self, asked: Asked<'_>) -> bool {
+        self.operation
+            .is_none_or(|operation| operation == asked.kind)
             && self.secret.as_ref().is_none_or(|wanted| {
-                secret.is_some_and(|secret| wanted.eq_ignore_ascii_case(secret))
+                asked
+                    .secret
+                    .is_some_and(|secret| wanted.eq_ignore_ascii_case(secret))
             })
+            && self
+                .next_page
+                .is_none_or(|next_page| next_page == asked.next_page)
     }
 }
 
@@ -65,6 +95,18 @@ impl Fault {
             drop: true,
             ..Self::default()
         }
+    }
+
+    pub fn lag(lag: Duration) -> Self {
+        Self {
+            lag_ms: Some(u64::try_from(lag.as_millis()).unwrap_or(u64::MAX)),
+            ..Self::default()
+        }
+    }
+
+    pub fn on_next_pages(mut self) -> Self {
+        self.matching.next_page = Some(true);
+        self
     }
 
     pub fn on(mut self, operation: Kind) -> Self {
@@ -92,9 +134,10 @@ impl Fault {
         }
         if self.status.is_none()
             && self.delay_ms.is_none()
+            && self.lag_ms.is_none()
             && !(self.drop || self.other_ca || self.wrong_audience)
         {
-            return Err("a fault needs status, delayMs, drop, otherCa or wrongAudience");
+            return Err("a fault needs status, delayMs, lagMs, drop, otherCa or wrongAudience");
         }
         Ok(())
     }
@@ -110,15 +153,18 @@ impl Faults {
     }
 
     /// The fault that a request meets, once it is known who asks.
-    pub fn meet(&mut self, kind: Kind, secret: Option<&str>) -> Option<Fault> {
-        self.take(|fault| {
-            !fault.other_ca && !fault.wrong_audience && fault.matching.covers(kind, secret)
-        })
+    pub fn meet(&mut self, asked: Asked<'_>) -> Option<Fault> {
+        self.take(|fault| !fault.other_ca && !fault.wrong_audience && fault.matching.covers(asked))
     }
 
-    pub fn meet_wrong_audience(&mut self, kind: Kind, secret: Option<&str>) -> bool {
-        self.take(|fault| fault.wrong_audience && fault.matching.covers(kind, secret))
+    pub fn meet_wrong_audience(&mut self, asked: Asked<'_>) -> bool {
+        self.take(|fault| fault.wrong_audience && fault.matching.covers(asked))
             .is_some()
+    }
+
+    /// Whether one of them needs to know what was.
+    pub fn has_lag(&self) -> bool {
+        self.0.iter().any(|fault| fault.lag_ms.is_some())
     }
 
     /// Whether a new connection is served with the other CA's certificate.
@@ -147,22 +193,45 @@ impl Faults {
 mod tests {
     use super::*;
 
+    fn asked(kind: Kind, secret: Option<&str>) -> Asked<'_> {
+        Asked {
+            kind,
+            secret,
+            next_page: false,
+        }
+    }
+
     #[test]
     fn a_fault_matches_by_operation_and_secret_until_used_up() {
         let mut faults = Faults::new(vec![
             Fault::status(429).on(Kind::Get).for_secret("A").times(1),
         ]);
-        assert!(faults.meet(Kind::List, None).is_none());
-        assert!(faults.meet(Kind::Get, Some("b")).is_none());
-        assert!(faults.meet(Kind::Get, Some("a")).is_some());
-        assert!(faults.meet(Kind::Get, Some("a")).is_none());
+        assert!(faults.meet(asked(Kind::List, None)).is_none());
+        assert!(faults.meet(asked(Kind::Get, Some("b"))).is_none());
+        assert!(faults.meet(asked(Kind::Get, Some("a"))).is_some());
+        assert!(faults.meet(asked(Kind::Get, Some("a"))).is_none());
+    }
+
+    #[test]
+    fn a_fault_can_be_of_those_who_follow_a_link() {
+        let mut faults = Faults::new(vec![Fault::status(400).on(Kind::List).on_next_pages()]);
+        let first = asked(Kind::List, None);
+        assert!(faults.meet(first).is_none());
+        let next = Asked {
+            next_page: true,
+            ..first
+        };
+        assert!(faults.meet(next).is_some());
     }
 
     #[test]
     fn the_first_match_counts() {
         let mut faults = Faults::new(vec![Fault::status(503).times(1), Fault::status(429)]);
-        let statuses =
-            [(); 3].map(|()| faults.meet(Kind::Get, None).and_then(|fault| fault.status));
+        let statuses = [(); 3].map(|()| {
+            faults
+                .meet(asked(Kind::Get, None))
+                .and_then(|fault| fault.status)
+        });
         assert_eq!(statuses, [Some(503), Some(429), Some(429)]);
     }
 

@@ -1,5 +1,8 @@
 //! Key Vault's REST API over one vault: an operation in, a reply out. Who asks was settled before.
 
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
@@ -11,6 +14,9 @@ use super::operation::Operation;
 use super::refusal::Refusal;
 use super::secret::{Changes, NewSecret, Secret, Tags, Value, Version};
 use super::store::{Deleted, Vault};
+
+/// Parameter of a `nextLink` that says where the list goes on.
+const SKIP_TOKEN: &str = "$skiptoken";
 
 /// The most that Key Vault puts on a page, and what it puts there if nobody asks.
 const PAGE: usize = 25;
@@ -57,6 +63,11 @@ pub fn answer(
     moment: Moment,
 ) -> Reply {
     execute(vault, host, operation, call, moment).unwrap_or_else(Reply::from)
+}
+
+/// Whether a request follows a `nextLink`.
+pub fn follows_link(call: &Call) -> bool {
+    call.query.contains_key(SKIP_TOKEN)
 }
 
 /// Refuses what comes without an API version that Key Vault has.
@@ -129,7 +140,7 @@ fn execute(
             Reply::no_content()
         }
         Operation::Recover { name } => {
-            let secret = vault.recover(&name)?;
+            let secret = vault.recover(&name, moment)?;
             Reply::ok(
                 secret
                     .current
@@ -137,28 +148,25 @@ fn execute(
             )
         }
         Operation::List => {
-            let items = vault.list().map(|(key, secret)| {
-                let item = secret.current.item(secret_id(host, &secret.name, None));
-                (key.to_owned(), item)
-            });
-            page(host, call, items)?
+            let item = |secret: &Secret| secret.current.item(secret_id(host, &secret.name, None));
+            page(host, call, vault.list(), item)?
         }
         Operation::ListDeleted => {
-            let items = vault.list_deleted().map(|(key, deleted)| {
+            let item = |deleted: &Deleted| {
                 let id = secret_id(host, &deleted.secret.name, None);
-                (key.to_owned(), deletion(host, deleted, id))
-            });
-            page(host, call, items)?
+                deletion(host, deleted, id)
+            };
+            page(host, call, vault.list_deleted(), item)?
         }
         Operation::ListVersions { name } => {
             // Not 404: Key Vault answers an empty page for a secret that isn't there.
             let secret = vault.secret(&name).ok();
             let versions = secret.map(Secret::versions).unwrap_or_default();
-            let items = versions.into_iter().map(|(id, version)| {
+            let versions = versions.into_iter().map(|(id, version)| {
                 let item = version.item(secret_id(host, &name, Some(id)));
                 (id.simple().to_string(), item)
             });
-            page(host, call, items)?
+            page(host, call, &versions.collect(), Json::clone)?
         }
     };
     Ok(reply)
@@ -215,12 +223,13 @@ fn deletion(host: &str, deleted: &Deleted, id: String) -> Json {
     item
 }
 
-/// One page of `items`, which come sorted by key. The skip token names the key that the page before ended on, so
-/// that what is written or deleted between two pages neither repeats nor hides the rest.
-fn page(
+/// One page of `items`. The skip token names the key that the page before ended on, so that what is written or deleted
+/// between two pages neither repeats nor hides the rest.
+fn page<T>(
     host: &str,
     call: &Call,
-    items: impl Iterator<Item = (String, Json)>,
+    items: &BTreeMap<String, T>,
+    item: impl Fn(&T) -> Json,
 ) -> Result<Reply, Refusal> {
     let size = match call.query.get("maxresults") {
         None => PAGE,
@@ -230,7 +239,7 @@ fn page(
             .filter(|size| (1..=PAGE).contains(size))
             .ok_or_else(|| Refusal::bad_parameter("maxresults must be a number from 1 to 25"))?,
     };
-    let after = match call.query.get("$skiptoken") {
+    let after = match call.query.get(SKIP_TOKEN) {
         None => None,
         Some(token) => Some(
             URL_SAFE_NO_PAD
@@ -240,16 +249,15 @@ fn page(
                 .ok_or_else(|| Refusal::bad_parameter("The skip token is not valid"))?,
         ),
     };
-    let mut rest = items
-        .filter(|(key, _)| after.as_ref().is_none_or(|after| key > after))
-        .peekable();
+    let after = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+    let mut rest = items.range::<str, _>((after, Bound::Unbounded));
     let mut value = Vec::new();
-    let mut last = String::new();
-    for (key, item) in rest.by_ref().take(size) {
-        value.push(item);
+    let mut last = "";
+    for (key, listed) in rest.by_ref().take(size) {
+        value.push(item(listed));
         last = key;
     }
-    let next = rest.peek().map(|_| {
+    let next = rest.next().map(|_| {
         let version = call.query.get("api-version").map_or("", String::as_str);
         let token = URL_SAFE_NO_PAD.encode(last);
         format!(

@@ -186,11 +186,34 @@ impl DevVault {
     }
 
     pub fn recover_secret(&self, vault: &str, name: &str) -> Result<(), Refusal> {
-        self.shared.world().vault(vault)?.recover(name).map(|_| ())
+        let moment = exchange::Moment::current();
+        self.shared
+            .world()
+            .vault(vault)?
+            .recover(name, moment)
+            .map(|_| ())
     }
 
     pub fn purge_secret(&self, vault: &str, name: &str) -> Result<(), Refusal> {
         self.shared.world().vault(vault)?.purge(name)
+    }
+
+    /// Leaves a secret as the restore of a backup does that was made when this version was current.
+    pub fn restore_secret(
+        &self,
+        vault: &str,
+        name: &str,
+        written: &Written,
+    ) -> Result<Written, Refusal> {
+        let moment = exchange::Moment::current();
+        let mut world = self.shared.world();
+        world.vault(vault)?.restore(name, &written.version, moment)
+    }
+
+    /// Sets a vault's clock ahead, or back.
+    pub fn set_clock_ahead(&self, vault: &str, ahead: SignedDuration) -> Result<(), Refusal> {
+        self.shared.world().vault(vault)?.set_clock_ahead(ahead);
+        Ok(())
     }
 
     /// Replaces the faults of a vault, of `entra` or of `imds`.

@@ -200,6 +200,20 @@ impl Secret {
             .insert(std::mem::replace(&mut self.current_id, id), older);
     }
 
+    /// Makes a version current again, as if nothing had been written since.
+    pub fn restore(&mut self, id: Uuid) -> bool {
+        if id == self.current_id {
+            return true;
+        }
+        let Some(version) = self.older.remove(&id) else {
+            return false;
+        };
+        let created = version.created;
+        (self.current_id, self.current) = (id, version);
+        self.older.retain(|_, older| older.created <= created);
+        true
+    }
+
     /// One version, or the current one.
     pub fn version(&self, id: Option<Uuid>) -> Option<(Uuid, &Version)> {
         match id {

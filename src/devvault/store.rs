@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use super::exchange::Moment;
@@ -12,17 +13,21 @@ use super::secret::{Changes, NewSecret, RECOVERABLE_DAYS, Secret, Version, Writt
 /// Key Vault's limit for a secret's value.
 pub const MAX_VALUE_BYTES: usize = 25 * 1024;
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Vault {
     /// The client IDs that may use this vault; everyone if nothing.
     pub access: Option<BTreeSet<String>>,
     /// By name in lower case, because Key Vault ignores case.
     living: BTreeMap<String, Secret>,
     deleted: BTreeMap<String, Deleted>,
+    /// How far its clock is ahead.
+    ahead: SignedDuration,
+    /// What the living were until which time, if that is remembered.
+    past: Option<Vec<(Timestamp, BTreeMap<String, Secret>)>>,
 }
 
 /// A soft-deleted secret.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Deleted {
     pub secret: Secret,
     pub deleted: i64,
@@ -30,6 +35,39 @@ pub struct Deleted {
 }
 
 impl Vault {
+    /// What the vault's clock shows.
+    pub fn clock(&self, moment: Moment) -> Timestamp {
+        moment
+            .now
+            .saturating_add(self.ahead)
+            .unwrap_or(Timestamp::MAX)
+    }
+
+    pub fn set_clock_ahead(&mut self, ahead: SignedDuration) {
+        self.ahead = ahead;
+    }
+
+    /// Begins or ends remembering what was.
+    pub fn remember(&mut self, remember: bool) {
+        self.past = remember.then(|| self.past.take().unwrap_or_default());
+    }
+
+    /// The vault at some time since it remembers.
+    pub fn as_it_was(&self, at: Timestamp) -> Self {
+        let past = self.past.iter().flatten().find(|(until, _)| *until > at);
+        Self {
+            living: past.map_or_else(|| self.living.clone(), |(_, living)| living.clone()),
+            past: None,
+            ..self.clone()
+        }
+    }
+
+    fn before_change(&mut self, moment: Moment) {
+        if let Some(past) = &mut self.past {
+            past.push((moment.now, self.living.clone()));
+        }
+    }
+
     pub fn set(
         &mut self,
         name: &str,
@@ -51,7 +89,8 @@ impl Vault {
         if self.deleted.contains_key(&key) {
             return Err(Refusal::deleted_but_recoverable(name));
         }
-        let version = Version::new(secret, moment.seconds());
+        self.before_change(moment);
+        let version = Version::new(secret, self.clock(moment).as_second());
         let written = written(moment.fresh, &version);
         match self.living.get_mut(&key) {
             Some(secret) => secret.add(moment.fresh, version),
@@ -87,23 +126,41 @@ impl Vault {
         changes: Changes,
         moment: Moment,
     ) -> Result<Written, Refusal> {
+        self.before_change(moment);
+        let now = self.clock(moment).as_second();
         let secret = self
             .living
             .get_mut(&name.to_ascii_lowercase())
             .ok_or_else(|| Refusal::secret_not_found(name))?;
         let (id, version) = secret.version_mut(id).ok_or_else(|| not_found(name, id))?;
         check_period(changes.nbf.or(version.nbf), changes.exp.or(version.exp))?;
-        version.change(changes, moment.seconds());
+        version.change(changes, now);
         Ok(written(id, version))
     }
 
+    /// Leaves a secret as the restore of an older backup does: with the version that was current then, and none of those since.
+    pub fn restore(&mut self, name: &str, id: &str, moment: Moment) -> Result<Written, Refusal> {
+        self.before_change(moment);
+        let absent = || Refusal::secret_not_found(&format!("{name}/{id}"));
+        let id = Uuid::try_parse(id).map_err(|_| absent())?;
+        let secret = self
+            .living
+            .get_mut(&name.to_ascii_lowercase())
+            .ok_or_else(|| Refusal::secret_not_found(name))?;
+        if !secret.restore(id) {
+            return Err(absent());
+        }
+        Ok(written(secret.current_id, &secret.current))
+    }
+
     pub fn delete(&mut self, name: &str, moment: Moment) -> Result<&Deleted, Refusal> {
+        self.before_change(moment);
         let key = name.to_ascii_lowercase();
         let secret = self
             .living
             .remove(&key)
             .ok_or_else(|| Refusal::secret_not_found(name))?;
-        let deleted = moment.seconds();
+        let deleted = self.clock(moment).as_second();
         Ok(self.deleted.entry(key).or_insert(Deleted {
             secret,
             deleted,
@@ -124,7 +181,8 @@ impl Vault {
         }
     }
 
-    pub fn recover(&mut self, name: &str) -> Result<&Secret, Refusal> {
+    pub fn recover(&mut self, name: &str, moment: Moment) -> Result<&Secret, Refusal> {
+        self.before_change(moment);
         let key = name.to_ascii_lowercase();
         if self.living.contains_key(&key) {
             return Err(Refusal::already_exists(name));
@@ -137,16 +195,12 @@ impl Vault {
     }
 
     /// Secrets in the order they are listed in, each with the key that a page can end on.
-    pub fn list(&self) -> impl Iterator<Item = (&str, &Secret)> {
-        self.living
-            .iter()
-            .map(|(key, secret)| (key.as_str(), secret))
+    pub fn list(&self) -> &BTreeMap<String, Secret> {
+        &self.living
     }
 
-    pub fn list_deleted(&self) -> impl Iterator<Item = (&str, &Deleted)> {
-        self.deleted
-            .iter()
-            .map(|(key, deleted)| (key.as_str(), deleted))
+    pub fn list_deleted(&self) -> &BTreeMap<String, Deleted> {
+        &self.deleted
     }
 }
 
@@ -176,7 +230,6 @@ fn check_period(nbf: Option<i64>, exp: Option<i64>) -> Result<(), Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use jiff::Timestamp;
 
     fn at(second: i64) -> Moment {
         Moment {
@@ -232,11 +285,46 @@ mod tests {
     }
 
     #[test]
+    fn a_restore_brings_an_older_version_back_with_its_times() {
+        let mut vault = Vault::default();
+        let before = vault.set("a", "1".into(), at(10)).unwrap();
+        vault.set("a", "2".into(), at(20)).unwrap();
+        let restored = vault.restore("a", &before.version, at(30));
+        assert_eq!(restored.unwrap(), before);
+        assert_eq!(value(&vault, "a"), "1");
+        assert_eq!(vault.secret("a").unwrap().versions().len(), 1);
+        assert!(vault.restore("a", "no version", at(30)).is_err());
+    }
+
+    #[test]
+    fn a_vault_that_remembers_can_be_asked_how_it_was() {
+        let mut vault = Vault::default();
+        vault.set("a", "1".into(), at(10)).unwrap();
+        vault.remember(true);
+        vault.set("a", "2".into(), at(20)).unwrap();
+        vault.delete("a", at(30)).unwrap();
+        assert_eq!(value(&vault.as_it_was(at(19).now), "a"), "1");
+        assert_eq!(value(&vault.as_it_was(at(20).now), "a"), "2");
+        assert!(vault.as_it_was(at(30).now).secret("a").is_err());
+    }
+
+    #[test]
+    fn times_are_by_the_vaults_own_clock() {
+        let mut vault = Vault::default();
+        vault.set_clock_ahead(SignedDuration::from_secs(-100));
+        assert_eq!(vault.set("a", "1".into(), at(1000)).unwrap().updated, 900);
+        assert_eq!(vault.clock(at(1000)), at(900).now);
+    }
+
+    #[test]
     fn a_recovered_secret_has_its_old_times() {
         let mut vault = Vault::default();
         let before = vault.set("a", "1".into(), at(10)).unwrap();
         vault.delete("a", at(20)).unwrap();
-        assert_eq!(vault.recover("a").unwrap().current.updated, before.updated);
+        assert_eq!(
+            vault.recover("a", at(21)).unwrap().current.updated,
+            before.updated
+        );
         assert_eq!(value(&vault, "a"), "1");
     }
 

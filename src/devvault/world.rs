@@ -5,12 +5,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use jiff::fmt::rfc2822;
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use super::entra;
 use super::exchange::{Call, Moment, Outcome, Reply};
-use super::faults::{Fault, Faults};
+use super::faults::{Asked, Fault, Faults};
 use super::identity::Identities;
 use super::imds;
 use super::keyvault;
@@ -111,7 +112,11 @@ impl World {
         if let Some(wrong) = faults.iter().find_map(|fault| fault.check().err()) {
             return Err(Refusal::bad_parameter(wrong));
         }
-        self.faults.insert(host, Faults::new(faults));
+        let faults = Faults::new(faults);
+        if let Some(vault) = self.vaults.get_mut(&host) {
+            vault.remember(faults.has_lag());
+        }
+        self.faults.insert(host, faults);
         Ok(())
     }
 
@@ -171,7 +176,7 @@ impl World {
             Kind::Other
         };
         self.requests.operation(imds::HOST, kind, None);
-        let fault = self.meet(imds::HOST, kind, None);
+        let fault = self.meet(imds::HOST, Asked::of(kind));
         misbehave(fault, oauth_fault, || {
             imds::answer(&self.identities, &mut self.tokens, call, moment)
         })
@@ -180,7 +185,7 @@ impl World {
     fn answer_entra(&mut self, call: &Call, moment: Moment) -> Outcome {
         let operation = entra::Operation::parse(call);
         self.requests.operation(entra::HOST, operation.kind(), None);
-        let fault = self.meet(entra::HOST, operation.kind(), None);
+        let fault = self.meet(entra::HOST, Asked::of(operation.kind()));
         misbehave(fault, oauth_fault, || {
             entra::answer(&self.identities, &mut self.tokens, operation, call, moment)
         })
@@ -190,15 +195,20 @@ impl World {
     /// "fail once" fails a client's request and not the challenge before it.
     fn answer_vault(&mut self, host: &str, call: &Call, moment: Moment) -> Outcome {
         let operation = Operation::parse(&call.method, &call.path);
-        let (kind, secret) = match &operation {
-            Ok(operation) => (operation.kind(), operation.secret()),
-            Err(_) => (Kind::Other, None),
+        let asked = match &operation {
+            Ok(operation) => Asked {
+                kind: operation.kind(),
+                secret: operation.secret(),
+                next_page: keyvault::follows_link(call),
+            },
+            Err(_) => Asked::of(Kind::Other),
         };
-        let mut outcome = match self.admit(host, call, kind, secret, moment) {
+        let mut outcome = match self.admit(host, call, asked, moment) {
             Err(challenge) => Outcome::from(challenge),
             Ok(client_id) => {
-                self.requests.operation(host, kind, secret);
-                let fault = self.meet(host, kind, secret);
+                self.requests.operation(host, asked.kind, asked.secret);
+                let fault = self.meet(host, asked);
+                let lag = fault.as_ref().and_then(|fault| fault.lag_ms);
                 misbehave(
                     fault,
                     |fault, status| {
@@ -213,15 +223,23 @@ impl World {
                     || match self.vaults.get_mut(host) {
                         None => Refusal::vault_not_found(host).into(),
                         Some(vault) => permit(vault, host, &client_id, call, operation)
-                            .map_or_else(Reply::from, |operation| {
-                                keyvault::answer(vault, host, operation, call, moment)
+                            .map_or_else(Reply::from, |operation| match lag {
+                                None => keyvault::answer(vault, host, operation, call, moment),
+                                Some(lag) => {
+                                    let mut was = vault.as_it_was(moment.before(lag));
+                                    keyvault::answer(&mut was, host, operation, call, moment)
+                                }
                             }),
                     },
                 )
             }
         };
         if let Some(reply) = &mut outcome.reply {
-            add_service_headers(reply, call, moment);
+            let now = self
+                .vaults
+                .get(host)
+                .map_or(moment.now, |vault| vault.clock(moment));
+            add_service_headers(reply, call, moment, now);
         }
         outcome
     }
@@ -231,8 +249,7 @@ impl World {
         &mut self,
         host: &str,
         call: &Call,
-        kind: Kind,
-        secret: Option<&str>,
+        asked: Asked<'_>,
         moment: Moment,
     ) -> Result<String, Reply> {
         let suffix = host.split_once('.').map_or(host, |(_, suffix)| suffix);
@@ -241,7 +258,7 @@ impl World {
             Ok(token) => {
                 let client_id = token.client_id.clone();
                 let faults = self.faults.get_mut(host);
-                if !faults.is_some_and(|faults| faults.meet_wrong_audience(kind, secret)) {
+                if !faults.is_some_and(|faults| faults.meet_wrong_audience(asked)) {
                     return Ok(client_id);
                 }
                 Denial::WrongAudience {
@@ -258,8 +275,8 @@ impl World {
         Err(denial.challenge(self.identities.tenant(), &resource))
     }
 
-    fn meet(&mut self, host: &str, kind: Kind, secret: Option<&str>) -> Option<Fault> {
-        self.faults.get_mut(host)?.meet(kind, secret)
+    fn meet(&mut self, host: &str, asked: Asked<'_>) -> Option<Fault> {
+        self.faults.get_mut(host)?.meet(asked)
     }
 }
 
@@ -320,8 +337,12 @@ fn oauth_fault(fault: &Fault, status: u16) -> Reply {
     )
 }
 
-fn add_service_headers(reply: &mut Reply, call: &Call, moment: Moment) {
+fn add_service_headers(reply: &mut Reply, call: &Call, moment: Moment, now: Timestamp) {
     let mut add = |name: &'static str, value: String| reply.headers.push((name, value));
+    // A year that HTTP has no form for has no `Date`.
+    if let Ok(date) = rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&now) {
+        add("date", date);
+    }
     add("x-ms-request-id", moment.fresh.to_string());
     if let Some(id) = call.header("x-ms-client-request-id") {
         add("x-ms-client-request-id", id.to_owned());

@@ -1,6 +1,6 @@
 //! Removes what mirrors that are gone, or have another target now, left behind: carries out what [`super::sweep`] decides.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,9 +67,17 @@ impl Mirrors {
                 }
             }
         }
-        for (namespace, name) in self.memories.forget_all_but(&mirrors) {
-            self.metrics.mirror_gone(&namespace, &name);
-            self.activity.forget(&namespace, &name);
+        let names: HashSet<(Option<String>, String)> = mirrors
+            .iter()
+            .map(|mirror| (mirror.namespace(), mirror.name_any()))
+            .collect();
+        for id in self.memories.forget_all_but(&mirrors) {
+            self.vaults.forget(&id);
+            // One that was made anew under the same name has the same metrics.
+            if !names.contains(&(Some(id.namespace().to_owned()), id.name().to_owned())) {
+                self.metrics.mirror_gone(id.namespace(), id.name());
+                self.activity.forget(id.namespace(), id.name());
+            }
         }
     }
 

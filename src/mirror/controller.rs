@@ -11,16 +11,15 @@ use kube::runtime::controller::{Action, Config};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, ResourceExt};
 use tokio::sync::Notify;
-use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::activity::Activity;
 use super::apply::Targets;
 use super::grant;
-use super::memory::{About, Last, Memories, Memory};
+use super::memory::{Memories, Memory, MirrorId, Seen};
 use super::plan::{Desired, Existing, Plan, Rival, plan};
 use super::record::{Content, Record};
-use super::schedule::{Ticks, backoff, interval};
+use super::schedule::{backoff, interval};
 use super::status::{Failure, Outcome};
 use super::target::Target;
 use crate::api::{KeyVaultGrant, KeyVaultMirror};
@@ -29,7 +28,7 @@ use crate::daemon::Stop;
 use crate::digest::{DigestKey, Place};
 use crate::render::{Rendered, render};
 use crate::telemetry::{Events, Metrics};
-use crate::vault::{DnsSuffixes, LINGER, ReadKey, Reader};
+use crate::vault::{Delivery, DnsSuffixes, Notice, ReadKey, VaultSecret, Vaults};
 use crate::watch::{self, Index};
 
 /// Annotation that makes a mirror ask its vault at once, with any new value.
@@ -40,13 +39,15 @@ const RACE_PAUSE: Duration = Duration::from_millis(500);
 const QUIET_RACES: u32 = 5;
 /// Pause after a status could not be written.
 const UNTOLD_PAUSE: Duration = Duration::from_secs(2);
+/// Longest time until a mirror looks at its validity again: timers can't be set for years.
+const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
 /// Mirrors that are looked after at the same moment: kube's controller polls all of them whenever one moves.
 const CONCURRENCY: u16 = 64;
 
 /// What the controller works with.
 pub struct Mirrors {
     pub client: Client,
-    pub reader: Reader,
+    pub vaults: Vaults<MirrorId>,
     pub clock: ServerClock,
     pub digest_key: DigestKey,
     pub suffixes: DnsSuffixes,
@@ -72,15 +73,29 @@ pub struct Triggers {
     pub targets: mpsc::UnboundedReceiver<ObjectRef<KeyVaultMirror>>,
     /// Grants that were touched.
     pub grants: mpsc::UnboundedReceiver<()>,
+    /// Mirrors that there is content for, or no content.
+    pub vaults: mpsc::UnboundedReceiver<Notice<MirrorId>>,
 }
 
-/// Runs the controller until `stop`, and then until what is under way is done.
+/// Runs the controller until `stop`, and then until what is under way is done. Before, no vault is asked for anything.
 pub async fn run(mirrors: Arc<Mirrors>, triggers: Triggers, stop: Stop) {
     let store = mirrors.mirrors.clone();
+    mirrors.want_all();
+    let activity = mirrors.activity.clone();
+    let vaults = triggers.vaults.filter_map(move |notice| {
+        std::future::ready(match notice {
+            Notice::Ready(mirror) => Some(mirror.reference()),
+            Notice::Awaits(mirror) => {
+                activity.awaits(mirror.namespace(), mirror.name());
+                None
+            }
+        })
+    });
+    let touched = futures::stream::select(triggers.mirrors, triggers.targets);
     let sweeping = Arc::clone(&mirrors).sweep_until(stop.clone());
     let controller = Controller::for_stream(futures::stream::pending(), store)
         .with_config(Config::default().concurrency(CONCURRENCY))
-        .reconcile_on(futures::stream::select(triggers.mirrors, triggers.targets))
+        .reconcile_on(futures::stream::select(touched, vaults))
         .reconcile_all_on(triggers.grants)
         .graceful_shutdown_on(stop)
         .run(Mirrors::reconcile, |_, error, _| match *error {}, mirrors)
@@ -97,10 +112,12 @@ pub fn mirrors_of(target: &Target) -> Vec<ObjectRef<KeyVaultMirror>> {
         .collect()
 }
 
-/// What an attempt found where nothing failed.
+/// What an attempt came to where nothing failed.
 enum Attempt {
-    /// A look at the vault is not due before this has passed.
-    NotDue(Duration),
+    /// All is as it was when it last was in sync.
+    Unchanged,
+    /// Content is on its way.
+    Waiting,
     Mirrored {
         rendered: Rendered,
         /// Whether content was written, and when it last was.
@@ -110,6 +127,24 @@ enum Attempt {
 }
 
 impl Mirrors {
+    /// Wants the objects of all mirrors at once, so that mirrors of one object share its first read too.
+    fn want_all(&self) {
+        for mirror in self.mirrors.state() {
+            let Ok((reads, interval)) = self.wants(&mirror) else {
+                continue;
+            };
+            let id = MirrorId::of(&mirror);
+            let watched = self.watched(id.namespace(), &mirror.spec.target.name);
+            // Kept also so that it is forgotten should it go before it is looked at.
+            let memory = Memory {
+                looked: Some(watched.map(|existing| existing.resource_version)),
+                ..Memory::default()
+            };
+            self.memories.keep(id.clone(), memory);
+            self.vaults.want(&id, &reads, interval);
+        }
+    }
+
     async fn reconcile(
         mirror: Arc<KeyVaultMirror>,
         this: Arc<Self>,
@@ -127,108 +162,116 @@ impl Mirrors {
     }
 
     async fn reconcile_one(&self, mirror: &KeyVaultMirror) -> Action {
-        let (namespace, name) = (mirror.namespace().unwrap_or_default(), mirror.name_any());
-        let mut memory = self.memories.of(mirror);
-        let attempt = self.attempt(mirror, &mut memory).await;
+        let id = MirrorId::of(mirror);
+        let mut memory = self.memories.of(&id);
+        let attempt = self.attempt(mirror, &id, &mut memory).await;
         let now = self.clock.now();
-        let told = match &attempt {
-            Ok(Attempt::NotDue(pause)) => return Action::requeue(*pause),
+        let outcome = match &attempt {
+            Ok(Attempt::Waiting) => {
+                self.memories.keep(id, memory);
+                return Action::await_change();
+            }
+            Ok(Attempt::Unchanged) => Outcome::Unchanged,
             Ok(Attempt::Mirrored {
                 rendered,
                 changed,
                 last_change,
-            }) => {
-                memory.failures = 0;
-                let outcome = Outcome::Mirrored {
-                    rendered,
-                    changed: *changed,
-                    last_change: *last_change,
-                };
-                self.report(mirror, &mut memory.told, &outcome, now).await
-            }
-            Err(failure) => {
-                memory.failures = memory.failures.saturating_add(1);
-                let quiet = matches!(failure, Failure::Raced(_)) && memory.failures <= QUIET_RACES;
-                let outcome = Outcome::Failed(failure);
-                quiet || self.report(mirror, &mut memory.told, &outcome, now).await
-            }
+            }) => Outcome::Mirrored {
+                rendered,
+                changed: *changed,
+                last_change: *last_change,
+            },
+            Err(failure) => Outcome::Failed(failure),
         };
-        let failed = attempt.is_err();
-        let mut pause = self.pause(mirror, &memory, attempt.err().as_ref(), now);
-        if let Last::Refused { again, .. } = &mut memory.last {
-            *again = Instant::now() + pause;
+        let failure = attempt.as_ref().err();
+        memory.failures = failure.map_or(0, |_| memory.failures.saturating_add(1));
+        let quiet = matches!(failure, Some(Failure::Raced(_))) && memory.failures <= QUIET_RACES;
+        let told = quiet || self.report(mirror, &mut memory.told, &outcome, now).await;
+        if !matches!(outcome, Outcome::Unchanged) {
+            let failed = failure.is_some();
+            self.activity.ended(id.namespace(), id.name(), failed, now);
+            self.metrics.reconciled("mirror", !failed);
         }
+        // While only the vault fails, the target still is as it was.
+        if failure.is_some_and(|failure| !matches!(failure, Failure::Vault(_))) {
+            (memory.seen, memory.looked) = (None, None);
+        }
+        let mut action = self.next(mirror, &memory, failure, now);
         if !told {
             // So that the next attempt tells it, though there is nothing else to do.
-            memory.last = Last::Unknown;
-            pause = pause.min(UNTOLD_PAUSE);
+            memory.seen = None;
+            action = Action::requeue(UNTOLD_PAUSE);
         }
-        memory.sync_now = mirror.annotations().get(SYNC_NOW).cloned();
-        self.memories.keep(mirror, memory);
-        self.activity.ended(&namespace, &name, failed, now);
-        self.metrics.reconciled("mirror", !failed);
-        Action::requeue(pause)
+        self.memories.keep(id, memory);
+        action
     }
 
     async fn attempt(
         &self,
         mirror: &KeyVaultMirror,
+        id: &MirrorId,
         memory: &mut Memory,
     ) -> Result<Attempt, Failure> {
-        let namespace = mirror.namespace().unwrap_or_default();
+        let (reads, interval) = self.wants(mirror).inspect_err(|_| self.vaults.forget(id))?;
         let target = &mirror.spec.target.name;
-        let last = std::mem::take(&mut memory.last);
-        let grants = self.grants.state();
-        let reads = grant::reads(
-            &namespace,
-            &mirror.spec,
-            grants.iter().map(|g| &g.spec),
-            &self.suffixes,
-        )?;
-        let ticks = self.ticks(mirror, &reads)?;
-        let about = About {
-            generation: mirror.metadata.generation,
-            reads,
-        };
-        let now = self.clock.now();
-        let tick = ticks.last(now);
-        let asked_for = memory.sync_now.as_ref() != mirror.annotations().get(SYNC_NOW);
-        if let Some(pause) = last.pause(&about, Instant::now()).filter(|_| !asked_for) {
-            return Ok(Attempt::NotDue(pause));
-        }
-        let targets = Targets::new(self.client.clone(), &namespace);
+        let targets = Targets::new(self.client.clone(), id.namespace());
         let existing = self
-            .existing(&targets, &namespace, target, &last, memory.failures)
+            .existing(&targets, id.namespace(), target, memory)
             .await?;
-        let not_before = match &last {
-            _ if asked_for => Instant::now(),
-            Last::InSync { read_at, .. } if *read_at < tick => instant_of(tick, now),
-            Last::InSync {
-                about: before,
-                target: seen,
-                ..
-            } if *before == about
-                && existing
-                    .as_ref()
-                    .is_some_and(|e| e.resource_version == *seen) =>
-            {
-                return Ok(Attempt::NotDue(ticks.until_next(now)));
+        let there = existing
+            .as_ref()
+            .map(|existing| existing.resource_version.clone());
+        let as_looked = memory.looked.get_or_insert_with(|| there.clone()) == &there;
+        self.vaults.want(id, &reads, interval);
+        let sync_now = mirror.annotations().get(SYNC_NOW).cloned();
+        let before = memory.sync_now.replace(sync_now.clone());
+        if before.is_some_and(|before| before != sync_now) {
+            self.vaults.ask_anew(id);
+        }
+        let now = self.clock.now();
+        let in_sync = as_looked
+            && memory.seen.as_ref().is_some_and(|seen| {
+                seen.generation == mirror.metadata.generation
+                    && Some(&seen.target) == there.as_ref()
+                    && seen.valid_until.is_none_or(|until| now < until)
+            });
+        match self.vaults.take(id) {
+            Some(Delivery::Content(content)) if as_looked => {
+                self.activity.begin(id.namespace(), id.name(), target);
+                self.write(mirror, &reads, content, &targets, existing, memory)
+                    .await
             }
-            Last::Refused { at, .. } => *at,
-            Last::InSync { .. } | Last::Unknown => before_now(LINGER),
-        };
+            Some(Delivery::Failed(error)) => Err(error.into()),
+            Some(Delivery::Unchanged) | None if in_sync => Ok(Attempt::Unchanged),
+            Some(Delivery::Content(_) | Delivery::Unchanged) | None => {
+                self.activity.begin(id.namespace(), id.name(), target);
+                if as_looked {
+                    self.vaults.ask(id);
+                } else {
+                    memory.looked = Some(there);
+                    self.vaults.ask_anew(id);
+                }
+                Ok(Attempt::Waiting)
+            }
+        }
+    }
 
-        let _in_flight = self.activity.begin(&namespace, &mirror.name_any(), target);
-        let fetched = self.fetch(mirror, &about.reads, not_before).await;
-        let rendered = fetched.inspect_err(|_| {
-            let at = Instant::now();
-            memory.last = Last::Refused {
-                about: about.clone(),
-                at,
-                again: at,
-            };
-        })?;
-        let desired = self.desired(mirror, &about.reads, &rendered);
+    /// Brings the target to the content of all of the mirror's objects.
+    async fn write(
+        &self,
+        mirror: &KeyVaultMirror,
+        reads: &[ReadKey],
+        content: Vec<Arc<VaultSecret>>,
+        targets: &Targets,
+        existing: Option<Existing>,
+        memory: &mut Memory,
+    ) -> Result<Attempt, Failure> {
+        let target = &mirror.spec.target.name;
+        let entries = mirror.spec.data.iter().zip(content);
+        let rendered = render(
+            entries.map(|(entry, secret)| (entry.key.as_str(), entry.object.name.as_str(), secret)),
+        );
+        let desired = self.desired(mirror, reads, &rendered);
         let rivals = self.rivals(mirror);
         let planned = plan(
             target,
@@ -247,22 +290,43 @@ impl Mirrors {
             }
             Plan::Write(write) => {
                 let resource_version = targets.write(mirror, &write, &rendered).await?;
-                self.metrics.target_written(&namespace);
+                self.metrics
+                    .target_written(&mirror.namespace().unwrap_or_default());
                 tracing::info!(%target, keys = rendered.len(), content = write.changes_content, "Secret written");
                 let last_change = write.record.last_change();
                 (resource_version, write.changes_content, last_change)
             }
         };
-        memory.last = Last::InSync {
-            about,
-            read_at: now,
+        memory.looked = Some(Some(resource_version.clone()));
+        memory.seen = Some(Seen {
+            generation: mirror.metadata.generation,
             target: resource_version,
-        };
+            valid_until: valid_until(&rendered, self.clock.now()),
+        });
         Ok(Attempt::Mirrored {
             rendered,
             changed,
             last_change,
         })
+    }
+
+    /// What a mirror may read, and how often that is looked at.
+    fn wants(&self, mirror: &KeyVaultMirror) -> Result<(Vec<ReadKey>, Duration), Failure> {
+        let grants = self.grants.state();
+        let reads = grant::reads(
+            &mirror.namespace().unwrap_or_default(),
+            &mirror.spec,
+            grants.iter().map(|g| &g.spec),
+            &self.suffixes,
+        )?;
+        if reads.is_empty() {
+            return Err(Failure::InvalidSpec(
+                "spec.data is empty; name at least one key and its object".to_owned(),
+            ));
+        }
+        interval(&mirror.spec.refresh_interval, self.min_refresh_interval)
+            .map(|interval| (reads, interval))
+            .map_err(Failure::InvalidSpec)
     }
 
     /// The target as it is: from the watch if that is as new as the last write, else from the API server. At first the watch
@@ -272,18 +336,12 @@ impl Mirrors {
         targets: &Targets,
         namespace: &str,
         name: &str,
-        last: &Last,
-        failures: u32,
+        memory: &Memory,
     ) -> Result<Option<Existing>, Failure> {
-        let watched = self
-            .targets
-            .get(&watch::reference(namespace, name))
-            .map(|target| target.existing());
-        match (last, watched) {
-            (Last::Unknown, watched) if failures == 0 => Ok(watched),
-            (Last::InSync { target, .. }, Some(existing))
-                if existing.resource_version == *target =>
-            {
+        let watched = self.watched(namespace, name);
+        match (&memory.seen, watched) {
+            (None, watched) if memory.failures == 0 => Ok(watched),
+            (Some(seen), Some(existing)) if existing.resource_version == seen.target => {
                 Ok(Some(existing))
             }
             _ => Ok(targets
@@ -293,19 +351,10 @@ impl Mirrors {
         }
     }
 
-    /// All of a mirror's objects, or the first failure: a target never holds half of a mirror.
-    async fn fetch(
-        &self,
-        mirror: &KeyVaultMirror,
-        reads: &[ReadKey],
-        not_before: Instant,
-    ) -> Result<Rendered, Failure> {
-        let answers = reads.iter().map(|key| self.reader.read(key, not_before));
-        let answers = futures::future::try_join_all(answers).await?;
-        let entries = mirror.spec.data.iter().zip(answers);
-        Ok(render(entries.map(|(entry, secret)| {
-            (entry.key.as_str(), entry.object.name.as_str(), secret)
-        })))
+    fn watched(&self, namespace: &str, name: &str) -> Option<Existing> {
+        self.targets
+            .get(&watch::reference(namespace, name))
+            .map(|target| target.existing())
     }
 
     fn desired(&self, mirror: &KeyVaultMirror, reads: &[ReadKey], rendered: &Rendered) -> Desired {
@@ -373,48 +422,44 @@ impl Mirrors {
             .collect()
     }
 
-    fn ticks(&self, mirror: &KeyVaultMirror, reads: &[ReadKey]) -> Result<Ticks, Failure> {
-        let interval = interval(&mirror.spec.refresh_interval, self.min_refresh_interval)
-            .map_err(Failure::InvalidSpec)?;
-        let vault = reads.first().map(|read| &read.vault);
-        vault
-            .map(|vault| Ticks::new(vault, interval))
-            .ok_or_else(|| {
-                Failure::InvalidSpec(
-                    "spec.data is empty; name at least one key and its object".to_owned(),
-                )
-            })
-    }
-
-    /// How long to wait for the next attempt.
-    fn pause(
+    fn next(
         &self,
         mirror: &KeyVaultMirror,
         memory: &Memory,
         failure: Option<&Failure>,
         now: Timestamp,
-    ) -> Duration {
-        let interval = interval(&mirror.spec.refresh_interval, self.min_refresh_interval)
-            .unwrap_or(self.min_refresh_interval);
+    ) -> Action {
+        let interval = interval(&mirror.spec.refresh_interval, self.min_refresh_interval);
+        let interval = interval.unwrap_or(self.min_refresh_interval);
         match failure {
-            None => memory.last.vault().map_or(interval, |vault| {
-                Ticks::new(vault, interval).until_next(now)
-            }),
-            Some(Failure::Raced(_)) if memory.failures <= QUIET_RACES => RACE_PAUSE,
-            Some(failure) if failure.is_transient() => {
-                backoff(memory.failures, interval, failure.retry_after())
+            // Each of these is told when something changes: by the vault, the grants, or the mirror itself.
+            Some(Failure::Vault(_) | Failure::Refused(_) | Failure::InvalidSpec(_)) => {
+                Action::await_change()
             }
-            Some(_) => interval,
+            Some(Failure::Raced(_)) if memory.failures <= QUIET_RACES => {
+                Action::requeue(RACE_PAUSE)
+            }
+            Some(Failure::ApiServer(_) | Failure::Raced(_)) => {
+                Action::requeue(backoff(memory.failures, interval))
+            }
+            Some(Failure::Conflict(_) | Failure::Rejected { .. }) => Action::requeue(interval),
+            None => {
+                let valid_until = memory.seen.as_ref().and_then(|seen| seen.valid_until);
+                valid_until.map_or_else(Action::await_change, |until| {
+                    let wait = Duration::try_from(until.duration_since(now)).unwrap_or_default();
+                    Action::requeue(wait.min(LONGEST_WAIT))
+                })
+            }
         }
     }
 }
 
-/// The instant of a time that is not after `now`.
-fn instant_of(time: Timestamp, now: Timestamp) -> Instant {
-    before_now(Duration::try_from(now.duration_since(time)).unwrap_or_default())
-}
-
-fn before_now(ago: Duration) -> Instant {
-    let now = Instant::now();
-    now.checked_sub(ago).unwrap_or(now)
+/// When the first of the objects becomes valid or expires.
+fn valid_until(rendered: &Rendered, now: Timestamp) -> Option<Timestamp> {
+    rendered
+        .values()
+        .flat_map(|from| [from.secret.not_before, from.secret.expires])
+        .flatten()
+        .filter(|time| *time > now)
+        .min()
 }

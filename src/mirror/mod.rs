@@ -1,10 +1,11 @@
 //! The controller of mirrors: keeps each target as its vault objects are.
 //!
 //! ```text
-//! KeyVaultMirror + KeyVaultGrants ──grant──▶ reads ──vault──▶ answers ──render──▶ data ──plan──▶ write ──apply──▶ Secret
+//! KeyVaultMirror + KeyVaultGrants ──grant──▶ reads ──vault──▶ content ──render──▶ data ──plan──▶ write ──apply──▶ Secret
 //! ```
 //!
-//! Watches KeyVaultMirrors (what is wanted), KeyVaultGrants (what is allowed) and the metadata of Secrets with the label
+//! A mirror says which objects it wants, and is woken when there is content for it: no mirror asks its vault by itself, and one
+//! whose objects stay as they are does nothing. Watches KeyVaultMirrors (what is wanted), KeyVaultGrants (what is allowed) and the metadata of Secrets with the label
 //! `keytide.dev/mirrored` (what is there). `grant`, `schedule`, `memory`, `plan`, `status` and `sweep` decide and are pure;
 //! `controller`, `apply`, `report` and `cleanup` look and carry out. It must never leave half a mirror in a target, take over a
 //! Secret that isn't Keytide's, or pass content to anything but `apply` and the digest.
@@ -26,7 +27,7 @@ mod target;
 
 pub use self::activity::{Activity, State};
 pub use self::controller::{Mirrors, Triggers, mirrors_of, run};
-pub use self::memory::Memories;
+pub use self::memory::{Memories, MirrorId};
 pub use self::plan::MIRRORED_LABEL;
 pub use self::record::{KeyRecord, Record, records};
 pub use self::target::Target;

@@ -36,7 +36,7 @@ impl Mirrors {
         );
         let failure = match outcome {
             Outcome::Failed(failure) => Some((failure.reason(), failure.to_string())),
-            Outcome::Mirrored { .. } => None,
+            Outcome::Mirrored { .. } | Outcome::Unchanged => None,
         };
         let before = std::mem::replace(told, failure.as_ref().map(|(_, text)| text.clone()));
         // The cache may lag behind our own last write of the status; one write too many is the worst that comes of it.

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::CommandFactory;
 use keytide::api::VaultRef;
 use keytide::cli::Cli;
 use keytide::telemetry::Metrics;
-use keytide::vault::DnsSuffixes;
+use keytide::vault::{Account, DnsSuffixes, Identity};
 
 const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
 const BOOK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/src");
@@ -153,7 +154,13 @@ fn metrics() -> BTreeSet<String> {
     let vault = suffixes.host(&reference).expect("a host");
     let metrics = Metrics::default();
     // A metric without a series is not exposed.
-    metrics.vault_read(&vault, "ok");
+    let account = Account {
+        vault,
+        identity: Identity::default(),
+    };
+    metrics.vault_request(&account.vault, "get", "ok");
+    metrics.vault_state(&account, 1, true);
+    metrics.vault_listed(Duration::from_secs(1));
     metrics.reconciled("mirror", true);
     metrics.target_written("n");
     metrics.mirror_state("n", "m", true, true);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Secret;
-use keytide::devvault::{DevVault, Written};
+use keytide::devvault::{DevVault, Operation, Written};
 use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
@@ -148,7 +148,7 @@ impl Fixture {
     }
 
     /// The shared daemon, for tests that leave it running.
-    pub async fn daemon(&self) -> RwLockReadGuard<'_, Daemon> {
+    pub async fn daemon(&self) -> RwLockReadGuard<'static, Daemon> {
         self.shared.daemon.read().await
     }
 
@@ -342,12 +342,16 @@ impl Fixture {
         .await
     }
 
-    /// Waits for so many more reads of the vault's secret `clock`: where something does not happen, its mirror is the clock.
+    /// Waits for so many more looks at the vault's secret `clock`, by a list or a read: where something does not happen, its
+    /// mirror is the clock.
     pub async fn cycles(&self, count: u64) {
-        let gets = || self.azure().requests().gets_of(&self.host(), "clock");
-        let before = gets();
+        let looks = || {
+            let requests = self.azure().requests();
+            requests.gets_of(&self.host(), "clock") + requests.count(&self.host(), Operation::List)
+        };
+        let before = looks();
         eventually(SOON, "some cycles", async || {
-            let more = gets() - before;
+            let more = looks() - before;
             if more >= count {
                 Ok(())
             } else {

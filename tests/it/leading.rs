@@ -120,7 +120,7 @@ async fn a_leader_that_is_told_to_stop_hands_over_at_once_and_a_rotation_under_w
     assert_eq!(metric(&first, &reads_of(&fixture)).await, Some(asked));
     assert_eq!(metric(&second, "keytide_leader").await, Some(0));
     for silent in [
-        "keytide_vault_reads",
+        "keytide_vault_requests",
         "keytide_reconciles_total",
         "keytide_target_writes_total",
     ] {
@@ -155,7 +155,10 @@ async fn a_leader_that_is_told_to_stop_hands_over_at_once_and_a_rotation_under_w
 }
 
 fn reads_of(fixture: &Fixture) -> String {
-    format!("keytide_vault_reads_total{{vault=\"{}\"", fixture.host())
+    format!(
+        "keytide_vault_requests_total{{vault=\"{}\",operation=\"get\"",
+        fixture.host()
+    )
 }
 
 #[tokio::test]

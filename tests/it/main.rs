@@ -19,3 +19,4 @@ mod regressions;
 mod release;
 mod rotating;
 mod schema;
+mod surveying;

@@ -215,3 +215,26 @@ fn a_vaults_name_must_be_a_host_name() {
         assert!(world.create_vault(name, None).is_err(), "{name}");
     }
 }
+
+#[test]
+fn the_date_of_an_answer_is_what_the_vaults_own_clock_shows() {
+    let mut world = world("vaults: {v: {secrets: {a: one}}}");
+    let token = token(&mut world, "https://vault.azure.net", "c");
+    let vault = world.vault("v").unwrap();
+    vault.set_clock_ahead(SignedDuration::from_hours(-1));
+    let reply = get(&mut world, "/secrets/a", &token).reply.unwrap();
+    let date = reply.headers.iter().find(|(name, _)| *name == "date");
+    assert_eq!(date.unwrap().1, "Tue, 14 Nov 2023 21:13:20 GMT");
+}
+
+#[test]
+fn a_list_that_lags_shows_what_was_while_reads_show_what_is() {
+    let mut world = world("vaults: {v: {secrets: {a: one}}}");
+    let token = token(&mut world, "https://vault.azure.net", "c");
+    let lag = Fault::lag(Duration::from_secs(10)).on(Kind::List);
+    world.set_faults("v", vec![lag]).unwrap();
+    world.vault("v").unwrap().delete("a", moment()).unwrap();
+    let list = get(&mut world, "/secrets", &token).reply.unwrap();
+    assert_eq!(list.body.unwrap()["value"].as_array().unwrap().len(), 1);
+    assert_eq!(status(get(&mut world, "/secrets/a", &token)), 404);
+}
