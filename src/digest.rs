@@ -10,7 +10,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-/// Length of a digest key in bytes: the block size of SHA-256's output.
+/// Length of a digest key in bytes: that of SHA-256's output.
 pub const KEY_LENGTH: usize = 32;
 
 /// The key under which digests are made. `Debug` shows its ID, never the key.
@@ -24,9 +24,9 @@ pub struct DigestKey {
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
     pub namespace: &'a str,
-    /// Kind of the target: `Secret`.
+    /// Kind of what it is on: `Secret` or `Deployment`.
     pub kind: &'a str,
-    /// Name of the target.
+    /// Its name.
     pub target: &'a str,
     /// Key in the target's data.
     pub key: &'a str,

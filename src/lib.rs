@@ -20,6 +20,7 @@
 //! | [`telemetry`] | logs, metrics, events, health |
 //! | [`leader`] | which of several daemons acts, agreed on by a Lease |
 //! | [`daemon`] | fills the caches, waits to lead, runs the controllers |
+//! | `watch` | watches that fill a store and tell what was touched, and indexes over stores |
 //! | [`cli`] | the subcommands |
 //! | `devvault` | a Key Vault, Entra and IMDS double for tests and demos (feature `dev-vault`) |
 

@@ -92,6 +92,8 @@ pub async fn run(settings: Settings, stop: Stop) -> Result {
 }
 
 async fn act(settings: Settings, health: Health, metrics: Arc<Metrics>, stop: Stop) -> Result {
+    // Found now and not when this daemon leads: then the one that worked may be gone already.
+    Transport::new(settings.ca_bundle.as_deref())?;
     let clock = ServerClock::default();
     let fence = settings.election.as_ref().map(|_| Fence::default());
     let clients = Clients::new(&clock, fence.as_ref()).await?;

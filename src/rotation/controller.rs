@@ -27,7 +27,7 @@ use super::reference::{Reference, references};
 use crate::clock::ServerClock;
 use crate::daemon::Stop;
 use crate::digest::{DigestKey, Place};
-use crate::mirror::{Activity, Target};
+use crate::mirror::{Activity, Record, Target};
 use crate::telemetry::{Events, Kind, Metrics};
 use crate::watch;
 
@@ -323,20 +323,9 @@ impl Rotations {
             let Some(target) = self.targets.get(&watch::reference(namespace, secret)) else {
                 continue;
             };
-            for record in target.records().into_values() {
-                for (key, key_record) in record.keys {
-                    let key = SecretKey {
-                        secret: secret.to_owned(),
-                        key,
-                    };
-                    contents.insert(
-                        key,
-                        Content {
-                            digest_key: record.digest_key.clone(),
-                            record: key_record,
-                        },
-                    );
-                }
+            for (key, content) in latest(target.records().into_values()) {
+                let secret = secret.to_owned();
+                contents.insert(SecretKey { secret, key }, content);
             }
         }
         contents
@@ -458,6 +447,25 @@ pub fn template_references(deployment: &Deployment) -> BTreeSet<Reference> {
     pod.map(references).unwrap_or_default()
 }
 
+/// The content of each key by the latest of the records that speak of it: a mirror that fails may still have one of a key that it
+/// gave up, and that another one has filled since.
+fn latest(records: impl Iterator<Item = Record>) -> BTreeMap<String, Content> {
+    let mut contents: BTreeMap<String, Content> = BTreeMap::new();
+    for Record {
+        digest_key, keys, ..
+    } in records
+    {
+        for (key, record) in keys {
+            let before = contents.get(&key);
+            if before.is_none_or(|before| before.record.changed < record.changed) {
+                let digest_key = digest_key.clone();
+                contents.insert(key, Content { digest_key, record });
+            }
+        }
+    }
+    contents
+}
+
 /// A patch of what was looked at, and of nothing else: the API server refuses it (409) on any other version.
 fn decided_on(deployment: &Deployment, mut patch: serde_json::Value) -> serde_json::Value {
     let metadata = &deployment.metadata;
@@ -478,6 +486,22 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_two_records_of_one_key_the_later_counts() {
+        let record = |digest: &str, changed: &str| -> Record {
+            let key = json!({"digest": digest, "object": "o", "version": "1", "changed": changed});
+            let record = json!({
+                "mirror": "m", "digestKey": "k", "deletionPolicy": "Delete", "keys": {"token": key},
+            });
+            serde_json::from_value(record).expect("a record")
+        };
+        let earlier = record("a", "2026-01-01T00:00:00Z");
+        let later = record("b", "2026-01-01T00:00:01Z");
+        for records in [[earlier.clone(), later.clone()], [later, earlier]] {
+            assert_eq!(latest(records.into_iter())["token"].record.digest, "b");
+        }
+    }
 
     #[test]
     fn a_patch_carries_what_it_was_decided_on() {

@@ -347,6 +347,14 @@ fn another_digest_key_restarts_nothing() {
 }
 
 #[test]
+fn another_digest_key_restarts_nothing_that_started_right_after_its_first_content() {
+    let mut contents = content("x", 100, true);
+    contents.get_mut(&token()).expect("token").digest_key = "other".into();
+    let decided = decision(&workload(baseline("a")), &contents, &running(102), 200);
+    assert!(matches!(decided, Decision::Record(_)), "{decided:?}");
+}
+
+#[test]
 fn only_containers_that_use_the_key_count() {
     let sidecar = vec![Started {
         container: "sidecar".into(),
