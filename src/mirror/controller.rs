@@ -150,6 +150,7 @@ impl Mirrors {
         this: Arc<Self>,
     ) -> Result<Action, std::convert::Infallible> {
         if mirror.metadata.deletion_timestamp.is_some() {
+            this.vaults.forget(&MirrorId::of(&mirror));
             return Ok(Action::await_change());
         }
         // Not `name`: under that, a line of JSON has the name of the span.
@@ -217,7 +218,9 @@ impl Mirrors {
         let targets = Targets::new(self.client.clone(), id.namespace());
         let existing = self
             .existing(&targets, id.namespace(), target, memory)
-            .await?;
+            .await
+            // As long as content is not taken, the vaults hold it, and at some point hold back.
+            .inspect_err(|_| drop(self.vaults.take(id)))?;
         let there = existing
             .as_ref()
             .map(|existing| existing.resource_version.clone());
