@@ -30,6 +30,8 @@ pub struct Costs {
     pages: usize,
     /// What the last whole list took that nothing disturbed.
     took: Option<Duration>,
+    /// What the one before took. A list that is slow once has met a bad moment of the vault, the network or this machine.
+    took_before: Option<Duration>,
     learned: Option<Instant>,
     /// Cycles to go without the list.
     forbidden: u32,
@@ -42,13 +44,14 @@ impl Costs {
             per_second,
             pages: 1,
             took: None,
+            took_before: None,
             learned: None,
             forbidden: 0,
         }
     }
 
     /// Whether listing the vault is better than `gets` reads, which are due every `interval`. A list has fewer requests, but its pages
-    /// come one after the other: where it takes more than half the interval, it must also be quicker than the reads.
+    /// come one after the other: where it takes more than half the interval, time and again, the reads must take less than half as long.
     pub fn listing_pays(&mut self, gets: usize, interval: Duration, now: Instant) -> bool {
         if self.mode == Mode::Never || gets < 2 {
             return false;
@@ -63,22 +66,24 @@ impl Costs {
         if !is_known {
             return true;
         }
-        let reads = gets as f64 / self.per_second;
-        let in_time = self
-            .took
-            .is_none_or(|took| took <= interval / 2 || took.as_secs_f64() <= reads);
+        let reads = Duration::from_secs_f64(gets as f64 / self.per_second);
+        let took = self.took.min(self.took_before);
+        let in_time = took.is_none_or(|took| took <= interval / 2 || took <= 2 * reads);
         self.pages < gets && in_time
     }
 
     /// The whole list was read. What it took counts only if nothing disturbed it.
     pub fn listed(&mut self, pages: usize, took: Option<Duration>, now: Instant) {
         (self.pages, self.learned) = (pages, Some(now));
-        self.took = took.or(self.took);
+        if took.is_some() {
+            self.took_before = std::mem::replace(&mut self.took, took);
+        }
     }
 
     /// The list was given up after so many pages, with more to come.
     pub fn too_long(&mut self, pages: usize, now: Instant) {
-        (self.pages, self.took, self.learned) = (pages + 1, None, Some(now));
+        (self.pages, self.learned) = (pages + 1, Some(now));
+        (self.took, self.took_before) = (None, None);
     }
 
     /// The identity may not list.
@@ -117,14 +122,35 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_takes_too_long_must_beat_the_reads() {
+    fn a_list_that_takes_too_long_gives_way_to_reads_that_are_much_quicker() {
         let (mut costs, now) = (costs(), Instant::now());
+        costs.listed(400, Some(Duration::from_secs(40)), now);
         costs.listed(400, Some(Duration::from_secs(40)), now);
         assert!(
             !costs.listing_pays(1_000, MINUTE, now),
             "ten seconds of reads"
         );
+        assert!(
+            costs.listing_pays(2_000, MINUTE, now),
+            "half the time is not worth five times the requests"
+        );
         assert!(costs.listing_pays(10_000, MINUTE, now), "a hundred of them");
+    }
+
+    #[test]
+    fn a_list_that_is_slow_once_is_tried_again() {
+        let (mut costs, now) = (costs(), Instant::now());
+        let (quick, slow) = (Duration::from_secs(2), Duration::from_secs(50));
+        let pays = |costs: &mut Costs| costs.listing_pays(1_000, MINUTE, now);
+        costs.listed(40, Some(slow), now);
+        assert!(pays(&mut costs), "the first");
+        costs.listed(40, Some(quick), now);
+        costs.listed(40, Some(slow), now);
+        assert!(pays(&mut costs), "one after a quick one");
+        costs.listed(40, Some(slow), now);
+        assert!(!pays(&mut costs), "two in a row");
+        costs.listed(40, Some(quick), now);
+        assert!(pays(&mut costs), "quick again");
     }
 
     #[test]
