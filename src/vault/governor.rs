@@ -158,7 +158,8 @@ impl<R> Governor<R> {
         }
     }
 
-    /// Takes in how a request ended. `jitter`, from 0 to 1, spreads pauses; a dead vault is left alone for at most `patience`.
+    /// Takes in how a request ended. `jitter`, from 0 to 1, spreads pauses; a vault that asks for no more is left alone for at
+    /// most about `patience`, so that it is caught up with soon after its trouble.
     pub fn finish(
         &mut self,
         now: Instant,
@@ -180,7 +181,9 @@ impl<R> Governor<R> {
                 }
             }
             Outcome::Answered => {}
-            Outcome::Throttled { retry_after } => self.throttled(now, number, retry_after, jitter),
+            Outcome::Throttled { retry_after } => {
+                self.throttled(now, number, retry_after, jitter, patience);
+            }
             Outcome::Failed if number > self.paused_at => {
                 self.failures += 1;
                 self.slow_down(number);
@@ -196,13 +199,20 @@ impl<R> Governor<R> {
         }
     }
 
-    fn throttled(&mut self, now: Instant, number: u64, retry_after: Option<Duration>, jitter: f64) {
+    fn throttled(
+        &mut self,
+        now: Instant,
+        number: u64,
+        retry_after: Option<Duration>,
+        jitter: f64,
+        patience: Duration,
+    ) {
         let asked = retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER);
         let pause = if number > self.paused_at {
             self.failures = 0;
             self.throttles += 1;
             self.slow_down(number);
-            asked.max(doubled(FIRST_THROTTLE, self.throttles))
+            asked.max(doubled(FIRST_THROTTLE, self.throttles).min(patience))
         } else {
             // Of the same flood as the answer that began the pause.
             asked

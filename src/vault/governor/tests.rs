@@ -143,6 +143,26 @@ fn a_vault_that_keeps_throttling_is_asked_less_and_less() {
 }
 
 #[test]
+fn a_vault_that_keeps_throttling_is_left_alone_no_longer_than_the_patience_unless_it_says_so() {
+    let mut world = World::new();
+    world.submit(Priority::New, 0..20);
+    let mut pause = |retry_after| {
+        world.start().expect("after the pause");
+        let number = world.under_way.pop_front().expect("one is under way");
+        world
+            .governor
+            .finish(world.now, number, throttled(retry_after), 0.0, seconds(10));
+        let until = world.governor.paused(world.now).expect("a pause");
+        let pause = until - world.now;
+        world.now = until;
+        pause
+    };
+    let pauses = [Some(1); 8].map(&mut pause);
+    assert_eq!(pauses, [1, 2, 4, 8, 10, 10, 10, 10].map(seconds));
+    assert_eq!(pause(Some(30)), seconds(30));
+}
+
+#[test]
 fn an_absurd_retry_after_is_cut() {
     let mut world = World::new();
     world.submit(Priority::New, 0..1);
