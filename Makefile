@@ -117,6 +117,25 @@ figures: image ## Measure the release image: sizes, start, memory (as root)
 	@stat --format 'image: %s bytes, uncompressed' $(image)
 	tests/e2e/run.sh figures --program $(target)/image/rootfs/keytide
 
+# The program is built by itself, so that it is as in the image: without what tests want of its dependencies.
+define measure
+	cargo build --release --all-features
+	cargo run --release --all-features --example bench -- $(1) --source $(commit) \
+		--json $(2)/benchmark.json --page $(2)/benchmark.md
+endef
+
+.PHONY: bench
+bench: tools ## Measure against the bars, into docs/src/benchmark.md (40 minutes, on a machine that does nothing else)
+	$(call measure,,docs/src)
+
+.PHONY: bench-quick
+bench-quick: tools ## The same with at most 1,000 objects, into target/bench (10 minutes)
+	$(call measure,--quick,$(target)/bench)
+
+.PHONY: bench-full
+bench-full: tools ## The same as bench with what there is no bar for, into target/bench
+	$(call measure,--full,$(target)/bench)
+
 .PHONY: clean
 clean: ## End the cluster and remove what was built here (not the tools, which all checkouts share)
 	if [ -e $(cluster)/state.json ]; then $(MAKE) cluster-down; fi

@@ -47,6 +47,11 @@ impl Daemon {
         self.address
     }
 
+    /// The number of its process.
+    pub fn pid(&self) -> Result<u32> {
+        Ok(self.process.identity()?.pid)
+    }
+
     /// All that it has logged.
     pub fn log(&self) -> String {
         self.process.log()

@@ -1,0 +1,178 @@
+//! The benchmark: Keytide as users have it, against bars.
+//!
+//! ```text
+//! scenarios ──▶ system (control plane, chart, dev vault, mirrors) ──▶ mirrors, shared_object, throttled
+//!                  meter, sightings, bare: what it costs, how long it takes ──▶ findings ──▶ bars ──▶ report
+//! ```
+//!
+//! Every scenario has processes of its own and begins with an empty cluster. Ratios are taken within one run, never
+//! between two.
+
+mod api_server;
+mod bare;
+mod bars;
+mod capacity;
+mod finding;
+mod idle;
+mod layout;
+mod machine;
+mod meter;
+mod mirrors;
+mod report;
+mod scenario;
+mod shared_object;
+mod sightings;
+mod system;
+#[path = "../testbed/mod.rs"]
+mod testbed;
+mod throttled;
+mod usage;
+mod vault;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser;
+
+use finding::Finding;
+use layout::Layout;
+use machine::Machine;
+use report::Report;
+use scenario::{Extent, Scenario, Setting};
+use system::System;
+use testbed::Result;
+
+/// Measures what Keytide costs and how quick it is.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// A few minutes and at most 1,000 objects, for development
+    #[arg(long, conflicts_with = "full")]
+    quick: bool,
+    /// Also what there is no bar for
+    #[arg(long)]
+    full: bool,
+    /// Only scenarios whose description contains one of these, such as `objects: 1000,`
+    #[arg(long)]
+    only: Vec<String>,
+    /// The program that is measured; left out: the one that was built beside this program
+    #[arg(long)]
+    keytide: Option<PathBuf>,
+    /// What the program was built from, for the report
+    #[arg(long, default_value = "an unknown commit")]
+    source: String,
+    /// Where the findings go, as JSON
+    #[arg(long)]
+    json: PathBuf,
+    /// Where the page goes, in Markdown
+    #[arg(long)]
+    page: PathBuf,
+}
+
+/// What all scenarios have in common.
+pub struct Bench {
+    pub program: PathBuf,
+    pub scratch: PathBuf,
+}
+
+impl Bench {
+    pub async fn system(&self, layout: Layout, setting: Setting) -> Result<System> {
+        System::start(&self.scratch, &self.program, layout, setting).await
+    }
+
+    async fn run(&self, scenario: &Scenario) -> Result<Vec<Finding>> {
+        match scenario {
+            Scenario::Capacity { objects } => capacity::run(self, *objects).await,
+            Scenario::Idle => idle::run(self).await,
+            Scenario::Mirrors {
+                setting,
+                bare,
+                phases,
+            } => mirrors::run(self, *setting, *bare, phases).await,
+            Scenario::SharedObject {
+                mirrors,
+                namespaces,
+                changes,
+            } => shared_object::run(self, *mirrors, *namespaces, *changes).await,
+            Scenario::Throttled {
+                objects,
+                share,
+                intervals,
+            } => throttled::run(self, *objects, *share, *intervals).await,
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match measure(Arguments::parse()).await {
+        Ok(report) => {
+            print!("{}", report.page());
+            if report.failures.is_empty() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn measure(arguments: Arguments) -> Result<Report> {
+    let extent = match (arguments.quick, arguments.full) {
+        (true, _) => Extent::Quick,
+        (_, true) => Extent::Full,
+        _ => Extent::Standard,
+    };
+    let mut report = Report::new(extent, arguments.source, Machine::look()?);
+    let bench = Bench {
+        program: match arguments.keytide {
+            Some(program) => program,
+            None => beside_us()?,
+        },
+        scratch: std::env::temp_dir().join("keytide-bench"),
+    };
+    let began = Instant::now();
+    for scenario in extent.scenarios() {
+        let description = format!("{scenario:?}");
+        let wanted = |part: &String| description.contains(part.as_str());
+        if !arguments.only.is_empty() && !arguments.only.iter().any(wanted) {
+            continue;
+        }
+        let seconds = began.elapsed().as_secs();
+        eprintln!("bench: {seconds:4} s: {description}");
+        let findings = bench.run(&scenario).await.unwrap_or_else(|error| {
+            eprintln!("bench: {error}");
+            report.failures.push(format!("{description}: {error}"));
+            Vec::new()
+        });
+        for finding in &findings {
+            eprintln!("bench: {}", serde_json::to_string(finding)?);
+        }
+        report.add(findings, began.elapsed().as_secs_f64() / 60.0);
+        // After each scenario, so that a run that is cut short leaves what it has.
+        write(&arguments.json, &serde_json::to_string_pretty(&report)?)?;
+        write(&arguments.page, &report.page())?;
+    }
+    Ok(report)
+}
+
+/// Cargo puts examples one folder below the programs.
+fn beside_us() -> Result<PathBuf> {
+    let us = std::env::current_exe()?;
+    let folder = us
+        .ancestors()
+        .nth(2)
+        .ok_or("this program is in no folder")?;
+    Ok(folder.join("keytide"))
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    Ok(std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))?)
+}
