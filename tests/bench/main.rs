@@ -80,25 +80,26 @@ impl Bench {
         System::start(&self.scratch, &self.program, layout, setting).await
     }
 
-    async fn run(&self, scenario: &Scenario) -> Result<Vec<Finding>> {
-        match scenario {
-            Scenario::Capacity { objects } => capacity::run(self, *objects).await,
-            Scenario::Idle => idle::run(self).await,
+    /// What is found before something fails is kept.
+    async fn run(&self, scenario: &Scenario, findings: &mut Vec<Finding>) -> Result<()> {
+        match *scenario {
+            Scenario::Capacity { objects } => capacity::run(self, objects, findings).await,
+            Scenario::Idle => idle::run(self, findings).await,
             Scenario::Mirrors {
                 setting,
                 bare,
-                phases,
-            } => mirrors::run(self, *setting, *bare, phases).await,
+                ref phases,
+            } => mirrors::run(self, setting, bare, phases, findings).await,
             Scenario::SharedObject {
                 mirrors,
                 namespaces,
                 changes,
-            } => shared_object::run(self, *mirrors, *namespaces, *changes).await,
+            } => shared_object::run(self, mirrors, namespaces, changes, findings).await,
             Scenario::Throttled {
                 objects,
                 share,
                 intervals,
-            } => throttled::run(self, *objects, *share, *intervals).await,
+            } => throttled::run(self, objects, share, intervals, findings).await,
         }
     }
 }
@@ -144,11 +145,11 @@ async fn measure(arguments: Arguments) -> Result<Report> {
         }
         let seconds = began.elapsed().as_secs();
         eprintln!("bench: {seconds:4} s: {description}");
-        let findings = bench.run(&scenario).await.unwrap_or_else(|error| {
+        let mut findings = Vec::new();
+        if let Err(error) = bench.run(&scenario, &mut findings).await {
             eprintln!("bench: {error}");
             report.failures.push(format!("{description}: {error}"));
-            Vec::new()
-        });
+        }
         for finding in &findings {
             eprintln!("bench: {}", serde_json::to_string(finding)?);
         }

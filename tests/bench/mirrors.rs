@@ -22,6 +22,9 @@ use super::vault::Change;
 /// How often all objects are read however still they are: the daemon's default.
 const FULL_SWEEP: Duration = Duration::from_secs(24 * 3600);
 
+/// How long a daemon has to come to rest: an object that has changed is read again once.
+const INTERVALS_TO_REST: u32 = 5;
+
 /// Beyond what the number of mirrors takes.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -31,7 +34,8 @@ pub async fn run(
     setting: Setting,
     with_bare: bool,
     phases: &[Phase],
-) -> Result<Vec<Finding>> {
+    findings: &mut Vec<Finding>,
+) -> Result<()> {
     let layout = Layout::spread(setting.objects, setting.vaults, setting.namespaces);
     let system = bench.system(layout, setting).await?;
     let before = if with_bare {
@@ -46,12 +50,12 @@ pub async fn run(
         None => None,
     };
     let mirrors_per_second = setting.objects as f64 / costs.seconds;
-    let mut findings = vec![Finding::ColdStart {
+    findings.push(Finding::ColdStart {
         setting,
         costs,
         mirrors_per_second,
         bare,
-    }];
+    });
     for phase in phases {
         findings.push(match *phase {
             Phase::Steady { intervals } => steady(&system, &daemon, intervals).await?,
@@ -66,7 +70,7 @@ pub async fn run(
             }
         });
     }
-    Ok(findings)
+    Ok(())
 }
 
 async fn steady(system: &System, daemon: &Daemon, intervals: u32) -> Result<Finding> {
@@ -130,7 +134,8 @@ pub async fn cold_start(system: &System, sightings: &Sightings) -> Result<(Daemo
     Ok((daemon, after.since(&before)?))
 }
 
-/// Waits for an interval in which nothing is read but what the sweep reads.
+/// Waits for an interval in which nothing is read but what the sweep reads; not for ever, since a daemon that never comes to
+/// rest is to be measured too.
 pub async fn settle(system: &System) -> Result<()> {
     let Setting {
         interval, survey, ..
@@ -141,17 +146,15 @@ pub async fn settle(system: &System) -> Result<()> {
     }
     let objects = system.layout.objects().count();
     let swept = objects as f64 * interval.as_secs_f64() / FULL_SWEEP.as_secs_f64();
-    within(interval * 10 + PATIENCE, "nothing is read", async || {
-        let requests = async || system.vault.requests().await;
-        let before = requests().await.map_err(|error| error.to_string())?;
+    for _ in 0..INTERVALS_TO_REST {
+        let before = system.vault.requests().await?;
         sleep(interval).await;
-        let read = requests().await.map_err(|error| error.to_string())?.get - before.get;
-        match read {
-            read if read as f64 <= swept.ceil() => Ok(()),
-            read => Err(format!("{read} objects were read in an interval")),
+        let read = (system.vault.requests().await? - before).get;
+        if read as f64 <= swept.ceil() {
+            return Ok(());
         }
-    })
-    .await?;
+    }
+    eprintln!("bench: objects are still read, though nothing changes");
     Ok(())
 }
 

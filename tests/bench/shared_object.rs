@@ -29,7 +29,8 @@ pub async fn run(
     mirrors: usize,
     namespaces: usize,
     changes: usize,
-) -> Result<Vec<Finding>> {
+    findings: &mut Vec<Finding>,
+) -> Result<()> {
     let setting = Setting {
         objects: 1 + OTHERS,
         vaults: 1,
@@ -49,11 +50,12 @@ pub async fn run(
         sleep(setting.interval.mul_f64(number as f64 / changes as f64)).await;
         seen.push(change(&system, &sightings, mirrors).await?);
     }
-    Ok(vec![Finding::SharedObject {
+    findings.push(Finding::SharedObject {
         mirrors,
         namespaces,
         changes: seen,
-    }])
+    });
+    Ok(())
 }
 
 async fn change(system: &System, sightings: &Sightings, mirrors: usize) -> Result<SharedChange> {

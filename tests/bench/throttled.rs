@@ -19,7 +19,8 @@ pub async fn run(
     objects: usize,
     share: f64,
     intervals: u32,
-) -> Result<Vec<Finding>> {
+    findings: &mut Vec<Finding>,
+) -> Result<()> {
     let setting = Setting {
         objects: 2 * objects,
         vaults: 2,
@@ -57,10 +58,11 @@ pub async fn run(
     system.vault.delay(&troubled, setting.latency).await?;
     let answers_again = Instant::now();
     latency(&system, &sightings, &held_back).await?;
-    Ok(vec![Finding::Throttled {
+    findings.push(Finding::Throttled {
         setting,
         undisturbed,
         beside,
         recovery: answers_again.elapsed().as_secs_f64(),
-    }])
+    });
+    Ok(())
 }
