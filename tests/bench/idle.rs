@@ -12,7 +12,7 @@ use super::scenario::{Setting, Survey};
 use super::testbed::Result;
 
 /// Long enough for all that follows a start.
-const TIME: Duration = Duration::from_secs(30);
+const TIME: Duration = Duration::from_secs(15);
 
 /// Runs the scenario.
 pub async fn run(bench: &Bench, findings: &mut Vec<Finding>) -> Result<()> {

@@ -1,6 +1,8 @@
 //! Reads all counters at two moments, and says what the daemon cost in between.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::api_server::Asked;
 use super::finding::Costs;
@@ -39,9 +41,10 @@ impl Reading {
     }
 
     pub async fn of(system: &System, daemon: &Daemon) -> Result<Self> {
-        let usage = Some(Usage::of(daemon.pid()?)?);
+        // Together, and before what takes longer.
         let vault = system.vault.requests().await?;
         let at = Instant::now();
+        let usage = Some(Usage::of(daemon.pid()?)?);
         let (_, metrics) = daemon.get("/metrics").await?;
         Ok(Self {
             at,
@@ -50,6 +53,11 @@ impl Reading {
             listings: Listings::parse(&metrics),
             api_server: Asked::until_now(&system.client).await?,
         })
+    }
+
+    /// The moment of the count of the vaults' requests.
+    pub fn at(&self) -> Instant {
+        self.at
     }
 
     /// What the API server had been asked.

@@ -76,8 +76,9 @@ pub async fn run(
 async fn steady(system: &System, daemon: &Daemon, intervals: u32) -> Result<Finding> {
     let setting = system.setting;
     settle(system).await?;
+    between_surveys(system).await?;
     let before = Reading::of(system, daemon).await?;
-    sleep(setting.interval * intervals).await;
+    sleep_until(before.at() + setting.interval * intervals).await;
     let costs = Reading::of(system, daemon).await?.since(&before)?;
     Ok(Finding::Steady { setting, costs })
 }
@@ -89,10 +90,11 @@ async fn changing(
     share: f64,
     intervals: u32,
 ) -> Result<Finding> {
-    settle(system).await?;
     let objects: Vec<_> = system.layout.objects().collect();
+    settle(system).await?;
+    between_surveys(system).await?;
     let before = Reading::of(system, daemon).await?;
-    let changes = change(system, &objects, share, intervals).await?;
+    let changes = change(system, before.at(), &objects, share, intervals).await?;
     let costs = Reading::of(system, daemon).await?.since(&before)?;
     Ok(Finding::Changing {
         setting: system.setting,
@@ -158,9 +160,30 @@ pub async fn settle(system: &System) -> Result<()> {
     Ok(())
 }
 
-/// Changes a share of these objects (vault and name) in each of so many intervals, evenly spread over the time.
+/// Waits until the vaults have not been asked for a while after they were: a time of whole intervals from there has as many
+/// whole surveys.
+async fn between_surveys(system: &System) -> Result<()> {
+    const QUIET: Duration = Duration::from_secs(1);
+    const POLL: Duration = Duration::from_millis(200);
+    let began = Instant::now();
+    let (mut requests, mut asked_at) = (system.vault.requests().await?, None);
+    while began.elapsed() < system.setting.interval * 2
+        && asked_at.is_none_or(|at: Instant| at.elapsed() < QUIET)
+    {
+        sleep(POLL).await;
+        let now = system.vault.requests().await?;
+        if now != requests {
+            (requests, asked_at) = (now, Some(Instant::now()));
+        }
+    }
+    Ok(())
+}
+
+/// Changes a share of these objects (vault and name) in each of so many intervals, evenly spread over the time, which begins
+/// at `began`.
 pub async fn change(
     system: &System,
+    began: Instant,
     objects: &[(&str, &str)],
     share: f64,
     intervals: u32,
@@ -169,7 +192,6 @@ pub async fn change(
     const STRIDE: usize = 7_919;
     let count = (share * objects.len() as f64 * f64::from(intervals)).round() as usize;
     let time = system.setting.interval * intervals;
-    let began = Instant::now();
     let mut changes = Vec::with_capacity(count);
     for number in 0..count {
         sleep_until(began + time.mul_f64(number as f64 / count as f64)).await;

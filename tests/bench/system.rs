@@ -82,7 +82,9 @@ impl System {
         system.create_namespaces().await?;
         system.create_grants().await?;
         system.create_mirrors().await?;
-        sleep_until(all_kinds_known).await;
+        if !system.layout.mirrors.is_empty() {
+            sleep_until(all_kinds_known).await;
+        }
         Ok(system)
     }
 

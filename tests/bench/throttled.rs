@@ -41,9 +41,10 @@ pub async fn run(
     let (troubled_objects, calm_objects) = (objects_of(&troubled), objects_of(&calm));
     // Both vaults always change, so that the one that throttles is wanted for more than its list.
     let both = async || {
+        let now = Instant::now();
         tokio::try_join!(
-            change(&system, &troubled_objects, share, intervals),
-            change(&system, &calm_objects, share, intervals),
+            change(&system, now, &troubled_objects, share, intervals),
+            change(&system, now, &calm_objects, share, intervals),
         )
     };
 
