@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::Bench;
 use super::finding::Finding;
 use super::layout::Layout;
+use super::recorder::Recorder;
 use super::testbed::Result;
 use super::vault::Vault;
 
@@ -24,7 +25,7 @@ struct Token {
 }
 
 /// Runs the scenario.
-pub async fn run(bench: &Bench, objects: usize, findings: &mut Vec<Finding>) -> Result<()> {
+pub async fn run(bench: &Bench, objects: usize, recorder: &mut Recorder) -> Result<()> {
     let folder = bench.scratch.join("capacity");
     std::fs::create_dir_all(&folder)?;
     let layout = Layout::spread(objects, 1, 1);
@@ -42,10 +43,9 @@ pub async fn run(bench: &Bench, objects: usize, findings: &mut Vec<Finding>) -> 
     ask(&vault, &token, &urls, TIME).await?;
     let seconds = began.elapsed().as_secs_f64();
     let answered = vault.requests().await? - before;
-    findings.push(Finding::Capacity {
+    recorder.found(Finding::Capacity {
         requests_per_second: answered.get as f64 / seconds,
-    });
-    Ok(())
+    })
 }
 
 /// Asks for so long, as fast as answers come.

@@ -8,6 +8,7 @@ use super::Bench;
 use super::finding::Finding;
 use super::layout::Layout;
 use super::meter::Reading;
+use super::recorder::Recorder;
 use super::scenario::{Setting, Survey};
 use super::testbed::Result;
 
@@ -15,7 +16,7 @@ use super::testbed::Result;
 const TIME: Duration = Duration::from_secs(15);
 
 /// Runs the scenario.
-pub async fn run(bench: &Bench, findings: &mut Vec<Finding>) -> Result<()> {
+pub async fn run(bench: &Bench, recorder: &mut Recorder) -> Result<()> {
     let setting = Setting {
         objects: 0,
         vaults: 0,
@@ -30,9 +31,8 @@ pub async fn run(bench: &Bench, findings: &mut Vec<Finding>) -> Result<()> {
     daemon.wait_ready().await?;
     sleep(TIME).await;
     let costs = Reading::of(&system, &daemon).await?.since(&before)?;
-    findings.push(Finding::Idle {
+    recorder.found(Finding::Idle {
         resident: costs.resident,
         peak: costs.peak,
-    });
-    Ok(())
+    })
 }

@@ -18,6 +18,7 @@ mod layout;
 mod machine;
 mod meter;
 mod mirrors;
+mod recorder;
 mod report;
 mod scenario;
 mod shared_object;
@@ -29,15 +30,14 @@ mod throttled;
 mod usage;
 mod vault;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
 
 use clap::Parser;
 
-use finding::Finding;
 use layout::Layout;
 use machine::Machine;
+use recorder::Recorder;
 use report::Report;
 use scenario::{Extent, Scenario, Setting};
 use system::System;
@@ -80,26 +80,25 @@ impl Bench {
         System::start(&self.scratch, &self.program, layout, setting).await
     }
 
-    /// What is found before something fails is kept.
-    async fn run(&self, scenario: &Scenario, findings: &mut Vec<Finding>) -> Result<()> {
+    async fn run(&self, scenario: &Scenario, recorder: &mut Recorder) -> Result<()> {
         match *scenario {
-            Scenario::Capacity { objects } => capacity::run(self, objects, findings).await,
-            Scenario::Idle => idle::run(self, findings).await,
+            Scenario::Capacity { objects } => capacity::run(self, objects, recorder).await,
+            Scenario::Idle => idle::run(self, recorder).await,
             Scenario::Mirrors {
                 setting,
                 bare,
                 ref phases,
-            } => mirrors::run(self, setting, bare, phases, findings).await,
+            } => mirrors::run(self, setting, bare, phases, recorder).await,
             Scenario::SharedObject {
                 mirrors,
                 namespaces,
                 changes,
-            } => shared_object::run(self, mirrors, namespaces, changes, findings).await,
+            } => shared_object::run(self, mirrors, namespaces, changes, recorder).await,
             Scenario::Throttled {
                 objects,
                 share,
                 intervals,
-            } => throttled::run(self, objects, share, intervals, findings).await,
+            } => throttled::run(self, objects, share, intervals, recorder).await,
         }
     }
 }
@@ -128,7 +127,8 @@ async fn measure(arguments: Arguments) -> Result<Report> {
         (_, true) => Extent::Full,
         _ => Extent::Standard,
     };
-    let mut report = Report::new(extent, arguments.source, Machine::look()?);
+    let report = Report::new(extent, arguments.source, Machine::look()?);
+    let mut recorder = Recorder::begin(report, arguments.json, arguments.page);
     let bench = Bench {
         program: match arguments.keytide {
             Some(program) => program,
@@ -136,29 +136,18 @@ async fn measure(arguments: Arguments) -> Result<Report> {
         },
         scratch: std::env::temp_dir().join("keytide-bench"),
     };
-    let began = Instant::now();
     for scenario in extent.scenarios() {
         let description = format!("{scenario:?}");
         let wanted = |part: &String| description.contains(part.as_str());
         if !arguments.only.is_empty() && !arguments.only.iter().any(wanted) {
             continue;
         }
-        let seconds = began.elapsed().as_secs();
-        eprintln!("bench: {seconds:4} s: {description}");
-        let mut findings = Vec::new();
-        if let Err(error) = bench.run(&scenario, &mut findings).await {
-            eprintln!("bench: {error}");
-            report.failures.push(format!("{description}: {error}"));
+        recorder.say(&description);
+        if let Err(error) = bench.run(&scenario, &mut recorder).await {
+            recorder.failed(format!("{description}: {error}"))?;
         }
-        for finding in &findings {
-            eprintln!("bench: {}", serde_json::to_string(finding)?);
-        }
-        report.add(findings, began.elapsed().as_secs_f64() / 60.0);
-        // After each scenario, so that a run that is cut short leaves what it has.
-        write(&arguments.json, &serde_json::to_string_pretty(&report)?)?;
-        write(&arguments.page, &report.page())?;
     }
-    Ok(report)
+    Ok(recorder.end())
 }
 
 /// Cargo puts examples one folder below the programs.
@@ -169,11 +158,4 @@ fn beside_us() -> Result<PathBuf> {
         .nth(2)
         .ok_or("this program is in no folder")?;
     Ok(folder.join("keytide"))
-}
-
-fn write(path: &Path, text: &str) -> Result<()> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    Ok(std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))?)
 }

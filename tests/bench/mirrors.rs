@@ -11,6 +11,7 @@ use super::bare;
 use super::finding::{Costs, Finding, Latency};
 use super::layout::{Layout, fresh_content};
 use super::meter::Reading;
+use super::recorder::Recorder;
 use super::scenario::{Phase, Setting, Survey};
 use super::sightings::Sightings;
 use super::system::System;
@@ -34,7 +35,7 @@ pub async fn run(
     setting: Setting,
     with_bare: bool,
     phases: &[Phase],
-    findings: &mut Vec<Finding>,
+    recorder: &mut Recorder,
 ) -> Result<()> {
     let layout = Layout::spread(setting.objects, setting.vaults, setting.namespaces);
     let system = bench.system(layout, setting).await?;
@@ -50,14 +51,14 @@ pub async fn run(
         None => None,
     };
     let mirrors_per_second = setting.objects as f64 / costs.seconds;
-    findings.push(Finding::ColdStart {
+    recorder.found(Finding::ColdStart {
         setting,
         costs,
         mirrors_per_second,
         bare,
-    });
+    })?;
     for phase in phases {
-        findings.push(match *phase {
+        let finding = match *phase {
             Phase::Steady { intervals } => steady(&system, &daemon, intervals).await?,
             Phase::Changing { share, intervals } => {
                 changing(&system, &daemon, &sightings, share, intervals).await?
@@ -68,7 +69,8 @@ pub async fn run(
                 (daemon, finding) = restart(&system).await?;
                 finding
             }
-        });
+        };
+        recorder.found(finding)?;
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! What a run tells: everything as JSON, and a page for the book.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -41,11 +42,11 @@ impl Report {
         }
     }
 
-    /// Takes in what a scenario brought.
-    pub fn add(&mut self, findings: Vec<Finding>, minutes: f64) {
-        self.findings.extend(findings);
-        self.minutes = minutes;
-        self.bars = bars(&self.findings, minutes);
+    /// Takes in what was measured, so long after the run began.
+    pub fn add(&mut self, finding: Finding, after: Duration) {
+        self.findings.push(finding);
+        self.minutes = after.as_secs_f64() / 60.0;
+        self.bars = bars(&self.findings, self.minutes);
     }
 
     /// The page, in Markdown.

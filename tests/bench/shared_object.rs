@@ -9,6 +9,7 @@ use super::Bench;
 use super::finding::{Finding, SharedChange};
 use super::layout::{Layout, fresh_content, vault_name};
 use super::mirrors::{cold_start, settle};
+use super::recorder::Recorder;
 use super::scenario::{Setting, Survey};
 use super::sightings::Sightings;
 use super::system::System;
@@ -29,7 +30,7 @@ pub async fn run(
     mirrors: usize,
     namespaces: usize,
     changes: usize,
-    findings: &mut Vec<Finding>,
+    recorder: &mut Recorder,
 ) -> Result<()> {
     let setting = Setting {
         objects: 1 + OTHERS,
@@ -50,12 +51,11 @@ pub async fn run(
         sleep(setting.interval.mul_f64(number as f64 / changes as f64)).await;
         seen.push(change(&system, &sightings, mirrors).await?);
     }
-    findings.push(Finding::SharedObject {
+    recorder.found(Finding::SharedObject {
         mirrors,
         namespaces,
         changes: seen,
-    });
-    Ok(())
+    })
 }
 
 async fn change(system: &System, sightings: &Sightings, mirrors: usize) -> Result<SharedChange> {

@@ -9,6 +9,7 @@ use super::Bench;
 use super::finding::Finding;
 use super::layout::{Layout, vault_name};
 use super::mirrors::{change, cold_start, latency, settle};
+use super::recorder::Recorder;
 use super::scenario::{Setting, Survey};
 use super::sightings::Sightings;
 use super::testbed::Result;
@@ -19,7 +20,7 @@ pub async fn run(
     objects: usize,
     share: f64,
     intervals: u32,
-    findings: &mut Vec<Finding>,
+    recorder: &mut Recorder,
 ) -> Result<()> {
     let setting = Setting {
         objects: 2 * objects,
@@ -59,11 +60,10 @@ pub async fn run(
     system.vault.delay(&troubled, setting.latency).await?;
     let answers_again = Instant::now();
     latency(&system, &sightings, &held_back).await?;
-    findings.push(Finding::Throttled {
+    recorder.found(Finding::Throttled {
         setting,
         undisturbed,
         beside,
         recovery: answers_again.elapsed().as_secs_f64(),
-    });
-    Ok(())
+    })
 }
