@@ -30,7 +30,9 @@ use crate::digest::{DigestKey, KEY_LENGTH};
 use crate::mirror::{self, Activity, MIRRORED_LABEL, Memories, Mirrors, mirrors_of};
 use crate::rotation::{self, Rollouts, Rotations, Timing, Warned, workloads_of};
 use crate::telemetry::{Events, Health, LogFormat, Metrics, serve, start_logging};
-use crate::vault::{CredentialKind, DnsSuffixes, Reader, Transport};
+use crate::vault::{
+    self, CredentialKind, DnsSuffixes, Limits, SurveyMode, SurveySettings, Transport, Vaults,
+};
 use crate::watch::{follow, new_store};
 
 /// Key of the digest key's Secret.
@@ -69,6 +71,15 @@ pub struct Run {
     /// No mirror asks its vault more often than this
     #[arg(long, env = "KEYTIDE_MIN_REFRESH_INTERVAL", default_value = "10s", value_parser = duration)]
     min_refresh_interval: SignedDuration,
+    /// Whether vaults are listed to find out what changed
+    #[arg(long, env = "KEYTIDE_SURVEY", value_enum, default_value_t)]
+    survey: SurveyMode,
+    /// Every object is read at least this often, however still its vault says it is
+    #[arg(long, env = "KEYTIDE_FULL_SWEEP", default_value = "24h", value_parser = duration)]
+    full_sweep: SignedDuration,
+    /// Most requests per second to a vault; Key Vault itself allows 400 to all of its users together
+    #[arg(long, env = "KEYTIDE_VAULT_REQUESTS_PER_SECOND", default_value_t = 150, value_parser = clap::value_parser!(u32).range(1..))]
+    vault_requests_per_second: u32,
     /// How long changes must have stopped coming before a workload is rolled
     #[arg(long, env = "KEYTIDE_SETTLE", default_value = "10s", value_parser = duration)]
     settle: SignedDuration,
@@ -125,6 +136,25 @@ impl Run {
         }
     }
 
+    fn vaults(&self, transport: Transport, metrics: Arc<Metrics>) -> Result<vault::Config> {
+        let per_second = f64::from(self.vault_requests_per_second);
+        Ok(vault::Config {
+            transport,
+            credential: self.credential,
+            settings: SurveySettings {
+                mode: self.survey,
+                full_sweep: Duration::try_from(self.full_sweep)?,
+                per_second,
+            },
+            limits: Limits {
+                per_second,
+                burst: VAULT_BURST.min(per_second),
+                concurrency: VAULT_CONCURRENCY,
+            },
+            metrics,
+        })
+    }
+
     async fn control(self, health: Health, metrics: Arc<Metrics>) -> Result {
         let transport = Transport::new(self.ca_bundle.as_deref())?;
         let clock = ServerClock::default();
@@ -147,9 +177,11 @@ impl Run {
         let (workload_touched, workload_triggers) = mpsc::unbounded();
         let (target_touched_workload, target_triggers_workload) = mpsc::unbounded();
 
+        let (notices, vault_triggers) = mpsc::unbounded();
+        let vaults = Vaults::new(self.vaults(transport, Arc::clone(&metrics))?, notices);
         let mirroring = Arc::new(Mirrors {
             client: client.clone(),
-            reader: Reader::new(transport, self.credential, Arc::clone(&metrics)),
+            vaults,
             clock: clock.clone(),
             digest_key: digest_key.clone(),
             suffixes: self.vault_dns_suffix,
@@ -238,6 +270,7 @@ impl Run {
                 mirrors: mirror_triggers,
                 targets: target_triggers_mirror,
                 grants: grant_triggers,
+                vaults: vault_triggers,
             };
             let rotation_triggers = rotation::Triggers {
                 workloads: workload_triggers,
@@ -259,6 +292,10 @@ impl Run {
         }
     }
 }
+
+/// Requests that may be sent to a vault at once after a quiet time, and that may be under way to it.
+const VAULT_BURST: f64 = 100.0;
+const VAULT_CONCURRENCY: usize = 32;
 
 /// Drops from a cached object what nobody asks of it. Targets keep their managedFields: drift is seen by them.
 fn trim(object: &mut impl ResourceExt) {

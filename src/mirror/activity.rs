@@ -22,22 +22,23 @@ pub struct Activity {
 }
 
 impl Activity {
-    /// Notes that a mirror reads or writes, until the answer is dropped.
-    pub fn begin(&self, namespace: &str, mirror: &str, target: &str) -> InFlight {
-        let id = (namespace.to_owned(), mirror.to_owned());
-        self.update(&id, |state| {
+    /// Notes that a mirror reads or writes for this target, until it says how that ended.
+    pub fn begin(&self, namespace: &str, mirror: &str, target: &str) {
+        self.update(namespace, mirror, |state| {
             state.target = target.to_owned();
             state.in_flight = true;
         });
-        InFlight {
-            activity: self.clone(),
-            id,
-        }
+    }
+
+    /// Notes that a vault has news for a mirror, until the mirror says how it took them.
+    pub fn awaits(&self, namespace: &str, mirror: &str) {
+        self.update(namespace, mirror, |state| state.in_flight = true);
     }
 
     /// Notes how a mirror's last attempt ended.
     pub fn ended(&self, namespace: &str, mirror: &str, failed: bool, now: Timestamp) {
-        self.update(&(namespace.to_owned(), mirror.to_owned()), |state| {
+        self.update(namespace, mirror, |state| {
+            state.in_flight = false;
             state.failing_since = failed.then(|| state.failing_since.unwrap_or(now));
         });
     }
@@ -59,26 +60,13 @@ impl Activity {
             .collect()
     }
 
-    fn update(&self, id: &(String, String), change: impl FnOnce(&mut State)) {
-        change(self.lock().entry(id.clone()).or_default());
+    fn update(&self, namespace: &str, mirror: &str, change: impl FnOnce(&mut State)) {
+        let id = (namespace.to_owned(), mirror.to_owned());
+        change(self.lock().entry(id).or_default());
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(String, String), State>> {
         self.states.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A mirror that reads or writes; dropping it ends that.
-#[derive(Debug)]
-pub struct InFlight {
-    activity: Activity,
-    id: (String, String),
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.activity
-            .update(&self.id, |state| state.in_flight = false);
     }
 }
 
@@ -87,12 +75,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_read_is_in_flight_until_it_is_dropped() {
+    fn a_mirror_is_in_flight_until_it_ends_also_while_only_the_vault_has_news() {
         let activity = Activity::default();
-        let reading = activity.begin("n", "m", "t");
+        activity.begin("n", "m", "t");
         assert!(activity.of("n", |target| target == "t")[0].1.in_flight);
-        drop(reading);
+        activity.ended("n", "m", false, Timestamp::UNIX_EPOCH);
         assert!(!activity.of("n", |_| true)[0].1.in_flight);
+        activity.awaits("n", "m");
+        assert!(activity.of("n", |target| target == "t")[0].1.in_flight);
         assert!(activity.of("other", |_| true).is_empty());
     }
 

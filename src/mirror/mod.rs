@@ -1,10 +1,11 @@
 //! The controller of mirrors: keeps each target as its vault objects are.
 //!
 //! ```text
-//! KeyVaultMirror + KeyVaultGrants ──grant──▶ reads ──vault──▶ answers ──render──▶ data ──plan──▶ write ──apply──▶ Secret
+//! KeyVaultMirror + KeyVaultGrants ──grant──▶ reads ──vault──▶ content ──render──▶ data ──plan──▶ write ──apply──▶ Secret
 //! ```
 //!
-//! Watches KeyVaultMirrors (what is wanted), KeyVaultGrants (what is allowed) and the metadata of Secrets with the label
+//! A mirror says which objects it wants, and is woken when there is content for it: no mirror asks its vault by itself, and one whose objects
+//! stay as they are does nothing. Watches KeyVaultMirrors (what is wanted), KeyVaultGrants (what is allowed) and the metadata of Secrets with the label
 //! `keytide.dev/mirrored` (what is there). `grant`, `schedule`, `plan`, `status` and `sweep` decide and are pure; `apply`
 //! carries out. It must never leave half a mirror in a target, take over a Secret that isn't Keytide's, or pass content to
 //! anything but `apply` and the digest.
@@ -30,18 +31,17 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Patch, PatchParams};
 use kube::core::PartialObjectMeta;
 use kube::runtime::Controller;
-use kube::runtime::controller::Action;
+use kube::runtime::controller::{Action, Config};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 use tokio::sync::Notify;
-use tokio::time::Instant;
 use tracing::Instrument;
 
 use self::apply::Targets;
 use self::plan::{Desired, Existing, Plan, Rival, plan};
 use self::record::Content;
-use self::schedule::{Ticks, backoff, interval};
+use self::schedule::{backoff, interval};
 use self::status::{Failure, Outcome, status};
 use self::sweep::{LiveMirrors, Sweep, leftovers};
 use crate::api::{KeyVaultGrant, KeyVaultMirror, condition};
@@ -49,7 +49,7 @@ use crate::clock::ServerClock;
 use crate::digest::{DigestKey, Place};
 use crate::render::{Rendered, render};
 use crate::telemetry::{Events, Kind, Metrics};
-use crate::vault::{DnsSuffixes, LINGER, ReadKey, Reader, VaultErrorKind};
+use crate::vault::{Delivery, DnsSuffixes, Notice, ReadKey, VaultSecret, Vaults};
 use crate::watch;
 
 pub use self::activity::{Activity, State};
@@ -60,13 +60,20 @@ pub use self::record::{KeyRecord, Record, records};
 const SYNC_NOW: &str = "keytide.dev/sync-now";
 /// How often leftovers are looked for though nothing happened.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
-/// Pause after someone else wrote at the same moment.
+/// Pause after mirrors went that had left something behind, so that many of them are one sweep.
+const SWEEP_PAUSE: Duration = Duration::from_secs(1);
+/// Attempts at a target that someone else writes at the same moment, and the pause after them.
+const RACES: usize = 3;
 const RACE_PAUSE: Duration = Duration::from_millis(500);
+/// Mirrors that are looked after at the same moment.
+const CONCURRENCY: u16 = 64;
+/// Longest time until a mirror looks at its validity again: timers can't be set for years.
+const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
 
 /// What the controller works with.
 pub struct Mirrors {
     pub client: Client,
-    pub reader: Reader,
+    pub vaults: Vaults<MirrorId>,
     pub clock: ServerClock,
     pub digest_key: DigestKey,
     pub suffixes: DnsSuffixes,
@@ -83,28 +90,52 @@ pub struct Mirrors {
     pub mirrors_touched: Notify,
 }
 
-/// What the controller remembers of each mirror, by its UID, to know when a look at the vault is due. Losing it costs a read.
+/// Which mirror it is, also where one of the same name takes its place.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct MirrorId(Arc<Identifiers>);
+
+#[derive(Debug, Eq, Hash, PartialEq)]
+struct Identifiers {
+    uid: String,
+    namespace: String,
+    name: String,
+}
+
+impl MirrorId {
+    fn of(mirror: &KeyVaultMirror) -> Self {
+        Self(Arc::new(Identifiers {
+            uid: mirror.uid().unwrap_or_default(),
+            namespace: mirror.namespace().unwrap_or_default(),
+            name: mirror.name_any(),
+        }))
+    }
+
+    fn reference(&self) -> ObjectRef<KeyVaultMirror> {
+        watch::reference(&self.0.namespace, &self.0.name)
+    }
+}
+
+/// What the controller remembers of each mirror. Losing it costs a read.
 #[derive(Default)]
-pub struct Memories(Mutex<HashMap<String, Memory>>);
+pub struct Memories(Mutex<HashMap<MirrorId, Memory>>);
 
 #[derive(Clone, Debug, Default)]
 struct Memory {
-    namespace: String,
-    name: String,
     /// The mirror as it was when it last was in sync.
     seen: Option<Seen>,
     /// Failures in a row.
     failures: u32,
-    sync_now: Option<String>,
+    /// The annotation [`SYNC_NOW`], once it was looked at.
+    sync_now: Option<Option<String>>,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 struct Seen {
     generation: Option<i64>,
-    reads: Vec<ReadKey>,
-    read_at: Timestamp,
     /// The target's resourceVersion; any other one may be drift.
     target: String,
+    /// When an object becomes valid or expires, which changes what is said of it.
+    valid_until: Option<Timestamp>,
 }
 
 /// Things that make mirrors look again.
@@ -115,14 +146,36 @@ pub struct Triggers {
     pub targets: mpsc::UnboundedReceiver<ObjectRef<KeyVaultMirror>>,
     /// Grants that were touched.
     pub grants: mpsc::UnboundedReceiver<()>,
+    /// Mirrors that there is content for, or no content.
+    pub vaults: mpsc::UnboundedReceiver<Notice<MirrorId>>,
 }
 
-/// Runs the controller for ever.
+/// Runs the controller for ever. Before, no vault is asked for anything.
 pub async fn run(mirrors: Arc<Mirrors>, triggers: Triggers) {
     let store = mirrors.mirrors.clone();
+    // All at once, so that mirrors of one object share its first read too.
+    for mirror in store.state() {
+        if let Ok((reads, interval)) = mirrors.wants(&mirror) {
+            mirrors
+                .vaults
+                .want(&MirrorId::of(&mirror), &reads, interval);
+        }
+    }
+    let activity = mirrors.activity.clone();
+    let vaults = triggers.vaults.filter_map(move |notice| {
+        std::future::ready(match notice {
+            Notice::Ready(mirror) => Some(mirror.reference()),
+            Notice::Awaits(mirror) => {
+                activity.awaits(&mirror.0.namespace, &mirror.0.name);
+                None
+            }
+        })
+    });
+    let touched = futures::stream::select(triggers.mirrors, triggers.targets);
     let sweeping = Arc::clone(&mirrors).sweep_for_ever();
     let controller = Controller::for_stream(futures::stream::pending(), store)
-        .reconcile_on(futures::stream::select(triggers.mirrors, triggers.targets))
+        .with_config(Config::default().concurrency(CONCURRENCY))
+        .reconcile_on(futures::stream::select(touched, vaults))
         .reconcile_all_on(triggers.grants)
         .run(Mirrors::reconcile, |_, error, _| match *error {}, mirrors)
         .for_each(|_| std::future::ready(()));
@@ -139,10 +192,12 @@ pub fn mirrors_of(target: &PartialObjectMeta<Secret>) -> Vec<ObjectRef<KeyVaultM
         .collect()
 }
 
-/// What an attempt found where nothing failed.
+/// What an attempt came to where nothing failed.
 enum Attempt {
-    /// A look at the vault is not due.
-    NotDue,
+    /// All is as it was when it last was in sync.
+    Unchanged,
+    /// Content is on its way.
+    Waiting,
     Mirrored {
         rendered: Rendered,
         changed: bool,
@@ -166,112 +221,159 @@ impl Mirrors {
     }
 
     async fn reconcile_one(&self, mirror: &KeyVaultMirror) -> Action {
-        let (namespace, name) = (mirror.namespace().unwrap_or_default(), mirror.name_any());
-        let mut memory = self.memories.of(mirror);
-        let attempt = self.attempt(mirror, &mut memory).await;
+        let id = MirrorId::of(mirror);
+        let mut memory = self.memories.of(&id);
+        let attempt = self.attempt(mirror, &id, &mut memory).await;
         let now = self.clock.now();
-        memory.sync_now = mirror.annotations().get(SYNC_NOW).cloned();
-        let failed = attempt.is_err();
-        memory.failures = if failed { memory.failures + 1 } else { 0 };
-        if failed {
+        let outcome = match &attempt {
+            Ok(Attempt::Waiting) => {
+                self.memories.keep(id, memory);
+                return Action::await_change();
+            }
+            Ok(Attempt::Unchanged) => Outcome::Unchanged,
+            Ok(Attempt::Mirrored { rendered, changed }) => Outcome::Mirrored {
+                rendered,
+                changed: *changed,
+            },
+            Err(failure) => Outcome::Failed(failure),
+        };
+        let mut failure = attempt.as_ref().err();
+        let unreported = match failure {
+            // Nobody needs to hear of a race that the next attempt settles.
+            Some(Failure::Raced(_)) => None,
+            _ => self.report(mirror, &outcome, now).await.err(),
+        };
+        failure = failure.or(unreported.as_ref());
+        if !matches!(outcome, Outcome::Unchanged) {
+            let failed = attempt.is_err();
+            self.activity
+                .ended(&id.0.namespace, &id.0.name, failed, now);
+            self.metrics.reconciled("mirror", !failed);
+        }
+        memory.failures = failure.map_or(0, |_| memory.failures + 1);
+        // While only the vault fails, the target still is as it was.
+        if failure.is_some_and(|failure| !matches!(failure, Failure::Vault(_))) {
             memory.seen = None;
         }
-        let again = self.next(mirror, &memory, attempt.as_ref().err(), now);
-        self.memories.keep(mirror, memory);
-        self.activity.ended(&namespace, &name, failed, now);
-        match &attempt {
-            Ok(Attempt::NotDue) => return Action::requeue(again),
-            Ok(Attempt::Mirrored { rendered, changed }) => {
-                self.report(
-                    mirror,
-                    &Outcome::Mirrored {
-                        rendered,
-                        changed: *changed,
-                    },
-                    now,
-                )
-                .await;
-            }
-            // Nobody needs to hear of a race that the next attempt settles.
-            Err(Failure::Raced(_)) => {}
-            Err(failure) => self.report(mirror, &Outcome::Failed(failure), now).await,
-        }
-        self.metrics.reconciled("mirror", !failed);
-        Action::requeue(again)
+        let action = self.next(mirror, &memory, failure, now);
+        self.memories.keep(id, memory);
+        action
     }
 
     async fn attempt(
         &self,
         mirror: &KeyVaultMirror,
+        id: &MirrorId,
         memory: &mut Memory,
     ) -> Result<Attempt, Failure> {
-        let namespace = mirror.namespace().unwrap_or_default();
+        let (reads, interval) = self.wants(mirror).inspect_err(|_| self.vaults.forget(id))?;
+        self.vaults.want(id, &reads, interval);
+        let sync_now = mirror.annotations().get(SYNC_NOW).cloned();
+        let before = memory.sync_now.replace(sync_now.clone());
+        if before.is_some_and(|before| before != sync_now) {
+            self.vaults.ask_anew(id);
+        }
         let target = &mirror.spec.target.name;
-        let grants = self.grants.state();
-        let reads = grant::reads(
-            &namespace,
-            &mirror.spec,
-            grants.iter().map(|g| &g.spec),
-            &self.suffixes,
-        )?;
-        let ticks = self.ticks(mirror, &reads)?;
+        let targets = Targets::new(self.client.clone(), &id.0.namespace);
+        let existing = self
+            .existing(&targets, &id.0.namespace, target, memory)
+            .await?;
         let now = self.clock.now();
-        let targets = Targets::new(self.client.clone(), &namespace);
-        let existing = self.existing(&targets, &namespace, target, memory).await?;
-
-        let tick = ticks.last(now);
-        let asked_for = memory.sync_now.as_ref() != mirror.annotations().get(SYNC_NOW);
-        let due = memory.seen.as_ref().is_none_or(|seen| seen.read_at < tick);
-        let same = memory.seen.as_ref().is_some_and(|seen| {
+        let in_sync = memory.seen.as_ref().is_some_and(|seen| {
             seen.generation == mirror.metadata.generation
-                && seen.reads == reads
                 && existing
                     .as_ref()
                     .is_some_and(|existing| existing.resource_version == seen.target)
+                && seen.valid_until.is_none_or(|until| now < until)
         });
-        if same && !due && !asked_for {
-            return Ok(Attempt::NotDue);
+        match self.vaults.take(id) {
+            Some(Delivery::Content(content)) => {
+                self.activity.begin(&id.0.namespace, &id.0.name, target);
+                self.write(mirror, &reads, content, &targets, existing, memory)
+                    .await
+            }
+            Some(Delivery::Failed(error)) => Err(error.into()),
+            Some(Delivery::Unchanged) | None if in_sync => Ok(Attempt::Unchanged),
+            Some(Delivery::Unchanged) | None => {
+                self.activity.begin(&id.0.namespace, &id.0.name, target);
+                self.vaults.ask(id);
+                Ok(Attempt::Waiting)
+            }
         }
+    }
 
-        let _in_flight = self.activity.begin(&namespace, &mirror.name_any(), target);
-        let not_before = match &memory.seen {
-            _ if asked_for || memory.failures > 0 => Instant::now(),
-            Some(_) if due => instant_of(tick, now),
-            _ => before_now(LINGER),
-        };
-        let rendered = self.fetch(mirror, &reads, not_before).await?;
-        let desired = self.desired(mirror, &reads, &rendered);
-        let rivals = self.rivals(mirror);
-        let planned = plan(
-            target,
-            mirror.spec.target.type_,
-            &desired,
-            existing.as_ref(),
-            &rivals,
-            self.clock.now(),
+    /// Brings the target to the content of all of the mirror's objects.
+    async fn write(
+        &self,
+        mirror: &KeyVaultMirror,
+        reads: &[ReadKey],
+        content: Vec<Arc<VaultSecret>>,
+        targets: &Targets,
+        mut existing: Option<Existing>,
+        memory: &mut Memory,
+    ) -> Result<Attempt, Failure> {
+        let target = &mirror.spec.target.name;
+        let entries = mirror.spec.data.iter().zip(content);
+        let rendered = render(
+            entries.map(|(entry, secret)| (entry.key.as_str(), entry.object.name.as_str(), secret)),
         );
-        let (resource_version, changed) = match planned {
-            Plan::Conflict(conflict) => return Err(conflict.into()),
-            Plan::InSync => (
-                existing
-                    .map(|existing| existing.resource_version)
-                    .unwrap_or_default(),
-                false,
-            ),
-            Plan::Write(write) => {
-                let resource_version = targets.write(mirror, &write, &rendered).await?;
-                self.metrics.target_written(&namespace);
-                tracing::info!(%target, keys = rendered.len(), content = write.changes_content, "Secret written");
-                (resource_version, write.changes_content)
+        let desired = self.desired(mirror, reads, &rendered);
+        let rivals = self.rivals(mirror);
+        let mut races = 0;
+        let (resource_version, changed) = loop {
+            let planned = plan(
+                target,
+                mirror.spec.target.type_,
+                &desired,
+                existing.as_ref(),
+                &rivals,
+                self.clock.now(),
+            );
+            let write = match planned {
+                Plan::Conflict(conflict) => return Err(conflict.into()),
+                Plan::InSync => break (resource_version(existing), false),
+                Plan::Write(write) => write,
+            };
+            match targets.write(mirror, &write, &rendered).await {
+                Ok(resource_version) => {
+                    self.metrics
+                        .target_written(&mirror.namespace().unwrap_or_default());
+                    tracing::info!(%target, keys = rendered.len(), content = write.changes_content, "Secret written");
+                    break (resource_version, write.changes_content);
+                }
+                Err(Failure::Raced(_)) if races < RACES => {
+                    races += 1;
+                    let metadata = targets.metadata(target).await?;
+                    existing = metadata.map(|secret| Existing::of(secret.meta()));
+                }
+                Err(failure) => return Err(failure),
             }
         };
         memory.seen = Some(Seen {
             generation: mirror.metadata.generation,
-            reads,
-            read_at: now,
             target: resource_version,
+            valid_until: valid_until(&rendered, self.clock.now()),
         });
         Ok(Attempt::Mirrored { rendered, changed })
+    }
+
+    /// What a mirror may read, and how often that is looked at.
+    fn wants(&self, mirror: &KeyVaultMirror) -> Result<(Vec<ReadKey>, Duration), Failure> {
+        let grants = self.grants.state();
+        let reads = grant::reads(
+            &mirror.namespace().unwrap_or_default(),
+            &mirror.spec,
+            grants.iter().map(|g| &g.spec),
+            &self.suffixes,
+        )?;
+        if reads.is_empty() {
+            return Err(Failure::InvalidSpec(
+                "spec.data is empty; name at least one key and its object".to_owned(),
+            ));
+        }
+        interval(&mirror.spec.refresh_interval, self.min_refresh_interval)
+            .map(|interval| (reads, interval))
+            .map_err(Failure::InvalidSpec)
     }
 
     /// The target as it is: from the watch if that is as new as the last write, else from the API server.
@@ -296,21 +398,6 @@ impl Mirrors {
                 .await?
                 .map(|secret| Existing::of(secret.meta()))),
         }
-    }
-
-    /// All of a mirror's objects, or the first failure: a target never holds half of a mirror.
-    async fn fetch(
-        &self,
-        mirror: &KeyVaultMirror,
-        reads: &[ReadKey],
-        not_before: Instant,
-    ) -> Result<Rendered, Failure> {
-        let answers = reads.iter().map(|key| self.reader.read(key, not_before));
-        let answers = futures::future::try_join_all(answers).await?;
-        let entries = mirror.spec.data.iter().zip(answers);
-        Ok(render(entries.map(|(entry, secret)| {
-            (entry.key.as_str(), entry.object.name.as_str(), secret)
-        })))
     }
 
     fn desired(&self, mirror: &KeyVaultMirror, reads: &[ReadKey], rendered: &Rendered) -> Desired {
@@ -351,14 +438,13 @@ impl Mirrors {
             (mirror.creation_timestamp().map(|time| time.0), mirror.uid())
         };
         self.mirrors
-            .state()
-            .iter()
-            .filter(|other| {
-                other.namespace() == mirror.namespace()
-                    && other.uid() != mirror.uid()
+            .state_filter(|other| {
+                other.metadata.namespace == mirror.metadata.namespace
+                    && other.metadata.uid != mirror.metadata.uid
                     && other.spec.target.name == mirror.spec.target.name
                     && other.metadata.deletion_timestamp.is_none()
             })
+            .iter()
             .map(|other| Rival {
                 name: other.name_any(),
                 uid: other.uid().unwrap_or_default(),
@@ -374,54 +460,40 @@ impl Mirrors {
             .collect()
     }
 
-    fn ticks(&self, mirror: &KeyVaultMirror, reads: &[ReadKey]) -> Result<Ticks, Failure> {
-        let interval = interval(&mirror.spec.refresh_interval, self.min_refresh_interval)
-            .map_err(Failure::InvalidSpec)?;
-        let vault = reads.first().map(|read| &read.vault);
-        vault
-            .map(|vault| Ticks::new(vault, interval))
-            .ok_or_else(|| {
-                Failure::InvalidSpec(
-                    "spec.data is empty; name at least one key and its object".to_owned(),
-                )
-            })
-    }
-
     fn next(
         &self,
         mirror: &KeyVaultMirror,
         memory: &Memory,
         failure: Option<&Failure>,
         now: Timestamp,
-    ) -> Duration {
+    ) -> Action {
         let interval = interval(&mirror.spec.refresh_interval, self.min_refresh_interval);
         let interval = interval.unwrap_or(self.min_refresh_interval);
-        let until_tick = memory
-            .seen
-            .as_ref()
-            .and_then(|seen| seen.reads.first())
-            .map_or(interval, |read| {
-                Ticks::new(&read.vault, interval).until_next(now)
-            });
         match failure {
-            None => until_tick,
-            Some(Failure::Raced(_)) => RACE_PAUSE,
-            Some(failure) if failure.is_transient() => {
-                let retry_after = match failure {
-                    Failure::Vault(error) => match error.kind {
-                        VaultErrorKind::Throttled { retry_after } => retry_after,
-                        _ => None,
-                    },
-                    _ => None,
-                };
-                backoff(memory.failures, interval, retry_after)
+            // Each of these is told when something changes: by the vault, the grants, or the mirror itself.
+            Some(Failure::Vault(_) | Failure::Refused(_) | Failure::InvalidSpec(_)) => {
+                Action::await_change()
             }
-            Some(_) => interval,
+            Some(Failure::Raced(_)) => Action::requeue(RACE_PAUSE),
+            Some(Failure::ApiServer(_)) => Action::requeue(backoff(memory.failures, interval)),
+            Some(Failure::Conflict(_) | Failure::Rejected { .. }) => Action::requeue(interval),
+            None => {
+                let valid_until = memory.seen.as_ref().and_then(|seen| seen.valid_until);
+                valid_until.map_or_else(Action::await_change, |until| {
+                    let wait = Duration::try_from(until.duration_since(now)).unwrap_or_default();
+                    Action::requeue(wait.min(LONGEST_WAIT))
+                })
+            }
         }
     }
 
     /// Writes the status if it says something new, and tells it by event and metric.
-    async fn report(&self, mirror: &KeyVaultMirror, outcome: &Outcome<'_>, now: Timestamp) {
+    async fn report(
+        &self,
+        mirror: &KeyVaultMirror,
+        outcome: &Outcome<'_>,
+        now: Timestamp,
+    ) -> Result<(), Failure> {
         let (namespace, name) = (mirror.namespace().unwrap_or_default(), mirror.name_any());
         let after = status(mirror, outcome, now);
         let has = |type_: &str| {
@@ -438,7 +510,7 @@ impl Mirrors {
         );
         // The cache may lag behind our own last write of the status; one write too many is the worst that comes of it.
         if mirror.status.as_ref() == Some(&after) {
-            return;
+            return Ok(());
         }
         let said = |status: Option<&crate::api::KeyVaultMirrorStatus>| {
             let ready = status?
@@ -484,15 +556,24 @@ impl Mirrors {
                 .await;
         }
         let api: Api<KeyVaultMirror> = Api::namespaced(self.client.clone(), &namespace);
-        let patch = Patch::Merge(json!({"status": after}));
+        let patch = match outcome {
+            Outcome::Mirrored { .. } => json!({"status": after}),
+            // Of the rest the cache may know less than is there.
+            Outcome::Failed(_) | Outcome::Unchanged => json!({"status": {
+                "conditions": after.conditions,
+                "observedGeneration": after.observed_generation,
+            }}),
+        };
+        let patch = Patch::Merge(patch);
         match api
             .patch_status(&name, &PatchParams::default(), &patch)
             .await
         {
-            Ok(_) => {}
-            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
             Err(error) => {
-                tracing::warn!(%error, "the status can't be written; that is tried again")
+                tracing::warn!(%error, "the status can't be written; that is tried again");
+                Err(Failure::ApiServer(error.to_string()))
             }
         }
     }
@@ -502,7 +583,7 @@ impl Mirrors {
         loop {
             tokio::select! {
                 _ = interval.tick() => {}
-                () = self.mirrors_touched.notified() => {}
+                () = self.mirrors_touched.notified() => tokio::time::sleep(SWEEP_PAUSE).await,
             }
             self.sweep().await;
         }
@@ -511,23 +592,28 @@ impl Mirrors {
     /// Removes what mirrors that are gone, or have another target now, left behind.
     async fn sweep(&self) {
         let mirrors = self.mirrors.state();
+        let mut live: HashMap<String, LiveMirrors> = HashMap::new();
+        for mirror in &mirrors {
+            if let (Some(namespace), Some(uid)) = (mirror.namespace(), mirror.uid()) {
+                let target = mirror.spec.target.name.clone();
+                live.entry(namespace).or_default().insert(uid, target);
+            }
+        }
+        let none = LiveMirrors::default();
         for target in self.targets.state() {
             let (namespace, name) = (target.namespace().unwrap_or_default(), target.name_any());
-            let live: LiveMirrors = mirrors
-                .iter()
-                .filter(|mirror| mirror.namespace().as_ref() == Some(&namespace))
-                .filter_map(|mirror| Some((mirror.uid()?, mirror.spec.target.name.clone())))
-                .collect();
+            let live = live.get(&namespace).unwrap_or(&none);
             let existing = Existing::of(target.meta());
-            for sweep in leftovers(&name, &existing, &live) {
+            for sweep in leftovers(&name, &existing, live) {
                 if let Err(error) = self.sweep_one(&namespace, &name, &existing, &sweep).await {
                     tracing::warn!(%namespace, target = %name, %error, "a leftover can't be removed; that is tried again");
                 }
             }
         }
-        for (namespace, name) in self.memories.forget_all_but(&mirrors) {
-            self.metrics.mirror_gone(&namespace, &name);
-            self.activity.forget(&namespace, &name);
+        for id in self.memories.forget_all_but(&mirrors) {
+            self.vaults.forget(&id);
+            self.metrics.mirror_gone(&id.0.namespace, &id.0.name);
+            self.activity.forget(&id.0.namespace, &id.0.name);
         }
     }
 
@@ -572,43 +658,40 @@ impl Mirrors {
 }
 
 impl Memories {
-    fn of(&self, mirror: &KeyVaultMirror) -> Memory {
-        self.lock()
-            .get(&mirror.uid().unwrap_or_default())
-            .cloned()
-            .unwrap_or_default()
+    fn of(&self, mirror: &MirrorId) -> Memory {
+        self.lock().get(mirror).cloned().unwrap_or_default()
     }
 
-    fn keep(&self, mirror: &KeyVaultMirror, mut memory: Memory) {
-        memory.namespace = mirror.namespace().unwrap_or_default();
-        memory.name = mirror.name_any();
-        self.lock().insert(mirror.uid().unwrap_or_default(), memory);
+    fn keep(&self, mirror: MirrorId, memory: Memory) {
+        self.lock().insert(mirror, memory);
     }
 
-    /// Forgets mirrors that are gone and gives their namespaces and names.
-    fn forget_all_but(&self, mirrors: &[Arc<KeyVaultMirror>]) -> Vec<(String, String)> {
+    /// Forgets mirrors that are gone, and gives them.
+    fn forget_all_but(&self, mirrors: &[Arc<KeyVaultMirror>]) -> Vec<MirrorId> {
         let live: std::collections::HashSet<String> =
             mirrors.iter().filter_map(|mirror| mirror.uid()).collect();
-        let gone = |(uid, memory): (&String, &mut Memory)| {
-            (!live.contains(uid)).then(|| (memory.namespace.clone(), memory.name.clone()))
-        };
         let mut memories = self.lock();
-        let forgotten = memories.iter_mut().filter_map(gone).collect();
-        memories.retain(|uid, _| live.contains(uid));
-        forgotten
+        let gone = memories.extract_if(|id, _| !live.contains(&id.0.uid));
+        gone.map(|(id, _)| id).collect()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Memory>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<MirrorId, Memory>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The instant of a time that is not after `now`.
-fn instant_of(time: Timestamp, now: Timestamp) -> Instant {
-    before_now(Duration::try_from(now.duration_since(time)).unwrap_or_default())
+fn resource_version(existing: Option<Existing>) -> String {
+    existing
+        .map(|existing| existing.resource_version)
+        .unwrap_or_default()
 }
 
-fn before_now(ago: Duration) -> Instant {
-    let now = Instant::now();
-    now.checked_sub(ago).unwrap_or(now)
+/// When the first of the objects becomes valid or expires.
+fn valid_until(rendered: &Rendered, now: Timestamp) -> Option<Timestamp> {
+    rendered
+        .values()
+        .flat_map(|from| [from.secret.not_before, from.secret.expires])
+        .flatten()
+        .filter(|time| *time > now)
+        .min()
 }

@@ -66,11 +66,6 @@ impl Failure {
             Self::ApiServer(_) | Self::Raced(_) => false,
         }
     }
-
-    /// Whether trying again before the next interval is worth it.
-    pub fn is_transient(&self) -> bool {
-        !self.needs_a_person()
-    }
 }
 
 /// How an attempt ended.
@@ -81,6 +76,8 @@ pub enum Outcome<'a> {
         changed: bool,
     },
     Failed(&'a Failure),
+    /// The target still has what the vault has.
+    Unchanged,
 }
 
 /// The status after an attempt.
@@ -91,12 +88,12 @@ pub fn status(
 ) -> KeyVaultMirrorStatus {
     let before = mirror.status.clone().unwrap_or_default();
     let generation = mirror.metadata.generation;
-    let conditions = wanted(outcome, now)
+    let conditions = wanted(mirror, outcome, now)
         .into_iter()
         .map(|wanted| wanted.after(&before.conditions, generation, now))
         .collect();
     match outcome {
-        Outcome::Failed(_) => {
+        Outcome::Failed(_) | Outcome::Unchanged => {
             let kept_validity = before
                 .conditions
                 .iter()
@@ -135,20 +132,22 @@ pub fn status(
     }
 }
 
-fn wanted(outcome: &Outcome<'_>, now: Timestamp) -> Vec<Wanted> {
+fn wanted(mirror: &KeyVaultMirror, outcome: &Outcome<'_>, now: Timestamp) -> Vec<Wanted> {
+    let ready = || Wanted {
+        type_: condition::READY,
+        status: true,
+        reason: reason::MIRRORED,
+        message: format!(
+            "{} in the Secret as in the vault",
+            keys(mirror.spec.data.len())
+        ),
+    };
     match outcome {
-        Outcome::Mirrored { rendered, .. } => {
-            let ready = Wanted {
-                type_: condition::READY,
-                status: true,
-                reason: reason::MIRRORED,
-                message: format!("{} in the Secret as in the vault", keys(rendered.len())),
-            };
-            [Some(ready), outside_validity(rendered, now)]
-                .into_iter()
-                .flatten()
-                .collect()
-        }
+        Outcome::Mirrored { rendered, .. } => [Some(ready()), outside_validity(rendered, now)]
+            .into_iter()
+            .flatten()
+            .collect(),
+        Outcome::Unchanged => vec![ready()],
         Outcome::Failed(failure) => {
             let (reason, message) = (failure.reason(), failure.to_string());
             let ready = Wanted {
@@ -292,6 +291,33 @@ mod tests {
             .map(|c| (c.type_.as_str(), c.status.as_str()))
             .collect();
         assert_eq!(types, [("Ready", "False"), ("Stalled", "True")]);
+    }
+
+    #[test]
+    fn what_failed_and_is_as_before_is_ready_again() {
+        let mut mirror = mirror();
+        let data = rendered(Some(5));
+        let mirrored = Outcome::Mirrored {
+            rendered: &data,
+            changed: true,
+        };
+        let before = status(&mirror, &mirrored, at(10));
+        mirror.status = Some(before.clone());
+        assert_eq!(
+            before,
+            status(&mirror, &Outcome::Unchanged, at(20)),
+            "no write for nothing"
+        );
+        let failure = Failure::ApiServer("x".into());
+        mirror.status = Some(status(&mirror, &Outcome::Failed(&failure), at(30)));
+        let after = status(&mirror, &Outcome::Unchanged, at(40));
+        assert_eq!(after.objects, before.objects);
+        let types: Vec<_> = after
+            .conditions
+            .iter()
+            .map(|c| (c.type_.as_str(), c.status.as_str()))
+            .collect();
+        assert_eq!(types, [("Ready", "True"), ("OutsideValidity", "True")]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! something of which there can be a value per object and version.
 
 use std::sync::Mutex;
+use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -11,12 +12,20 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::vault::VaultHost;
+use crate::vault::{Account, VaultHost};
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct ReadLabels {
+struct RequestLabels {
     vault: String,
-    outcome: String,
+    operation: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct AccountLabels {
+    vault: String,
+    /// Client ID; empty for the daemon's own identity.
+    identity: String,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -36,10 +45,22 @@ struct ReconcileLabels {
     outcome: &'static str,
 }
 
+impl From<&Account> for AccountLabels {
+    fn from(account: &Account) -> Self {
+        Self {
+            vault: account.vault.to_string(),
+            identity: account.identity.client_id.clone().unwrap_or_default(),
+        }
+    }
+}
+
 /// All metrics of the daemon.
 pub struct Metrics {
     registry: Mutex<Registry>,
-    vault_reads: Family<ReadLabels, Counter>,
+    vault_requests: Family<RequestLabels, Counter>,
+    vault_concurrency: Family<AccountLabels, Gauge>,
+    vault_paused: Family<AccountLabels, Gauge>,
+    vault_listing: Histogram,
     reconciles: Family<ReconcileLabels, Counter>,
     writes: Family<NamespaceLabels, Counter>,
     ready: Family<MirrorLabels, Gauge>,
@@ -57,7 +78,10 @@ impl Default for Metrics {
         ];
         let metrics = Self {
             registry: Mutex::new(Registry::with_prefix("keytide")),
-            vault_reads: Family::default(),
+            vault_requests: Family::default(),
+            vault_concurrency: Family::default(),
+            vault_paused: Family::default(),
+            vault_listing: Histogram::new([0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0]),
             reconciles: Family::default(),
             writes: Family::default(),
             ready: Family::default(),
@@ -75,9 +99,25 @@ impl Metrics {
     fn register(&self) {
         let mut registry = self.registry();
         registry.register(
-            "vault_reads",
-            "Reads of vault objects, by outcome",
-            self.vault_reads.clone(),
+            "vault_requests",
+            "Requests to vaults, by operation and outcome",
+            self.vault_requests.clone(),
+        );
+        registry.register(
+            "vault_concurrency",
+            "Requests that may be under way to a vault",
+            self.vault_concurrency.clone(),
+        );
+        registry.register(
+            "vault_paused",
+            "Whether a vault is left alone for a while, because it throttles or does not answer",
+            self.vault_paused.clone(),
+        );
+        registry.register_with_unit(
+            "vault_listing",
+            "Time that listing a whole vault took",
+            Unit::Seconds,
+            self.vault_listing.clone(),
         );
         registry.register(
             "reconciles",
@@ -110,13 +150,36 @@ impl Metrics {
         );
     }
 
-    /// A read of a vault ended.
-    pub fn vault_read(&self, vault: &VaultHost, outcome: &str) {
-        let labels = ReadLabels {
+    /// A request to a vault ended.
+    pub fn vault_request(&self, vault: &VaultHost, operation: &'static str, outcome: &'static str) {
+        let labels = RequestLabels {
             vault: vault.to_string(),
-            outcome: outcome.to_owned(),
+            operation,
+            outcome,
         };
-        self.vault_reads.get_or_create(&labels).inc();
+        self.vault_requests.get_or_create(&labels).inc();
+    }
+
+    /// How a vault is doing.
+    pub fn vault_state(&self, account: &Account, concurrency: usize, paused: bool) {
+        let labels = AccountLabels::from(account);
+        let concurrency = i64::try_from(concurrency).unwrap_or(i64::MAX);
+        self.vault_concurrency
+            .get_or_create(&labels)
+            .set(concurrency);
+        self.vault_paused.get_or_create(&labels).set(paused.into());
+    }
+
+    /// Nothing is wanted of a vault any more.
+    pub fn vault_gone(&self, account: &Account) {
+        let labels = AccountLabels::from(account);
+        self.vault_concurrency.remove(&labels);
+        self.vault_paused.remove(&labels);
+    }
+
+    /// A whole vault was listed.
+    pub fn vault_listed(&self, took: Duration) {
+        self.vault_listing.observe(took.as_secs_f64());
     }
 
     /// A reconcile ended.

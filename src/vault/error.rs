@@ -45,6 +45,20 @@ impl VaultErrorKind {
         )
     }
 
+    /// Whether it is the vault that fails, and not this one object.
+    pub fn concerns_vault(self) -> bool {
+        match self {
+            Self::Forbidden | Self::Disabled | Self::NotFound => false,
+            Self::Server { status } => status >= 500,
+            Self::Throttled { .. }
+            | Self::Firewall
+            | Self::Unauthorized
+            | Self::BadCredentials
+            | Self::Unreachable
+            | Self::Malformed => true,
+        }
+    }
+
     /// Label for metrics.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -62,24 +76,49 @@ impl VaultErrorKind {
     }
 }
 
-/// A failed read. The message is for the owner of the namespace and says what to do.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{message}")]
+/// A failed request. What it says is for the owner of the namespace, and says what to do.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{}", self.message())]
 pub struct VaultError {
     pub kind: VaultErrorKind,
-    message: String,
+    vault: VaultHost,
+    object: String,
+    detail: String,
 }
 
 impl VaultError {
     /// Describes a failure of reading `object` (such as `secret ado-pat`) of `vault`.
     pub fn new(kind: VaultErrorKind, vault: &VaultHost, object: &str, detail: &str) -> Self {
+        Self {
+            kind,
+            vault: vault.clone(),
+            object: object.to_owned(),
+            detail: detail.to_owned(),
+        }
+    }
+
+    /// The same failure, told of another object: the names of objects are nothing for everybody.
+    pub fn about(&self, object: &str) -> Self {
+        Self {
+            object: object.to_owned(),
+            ..self.clone()
+        }
+    }
+
+    fn message(&self) -> String {
         use VaultErrorKind as K;
+        let Self {
+            vault,
+            object,
+            detail,
+            ..
+        } = self;
         let detail = if detail.is_empty() {
             String::new()
         } else {
             format!(" ({detail})")
         };
-        let message = match kind {
+        match self.kind {
             K::Throttled { .. } => format!(
                 "vault {vault} asks for fewer requests (429); reads of it pause and go on by themselves"
             ),
@@ -110,8 +149,7 @@ impl VaultError {
             K::Malformed => format!(
                 "what answered as vault {vault} is not a Key Vault; check DNS and proxies between the cluster and the vault"
             ),
-        };
-        Self { kind, message }
+        }
     }
 
     /// Classifies an error of Azure's client. Of the error's own text only that of connections and credentials is taken

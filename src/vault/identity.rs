@@ -55,7 +55,7 @@ impl CredentialKind {
         }
     }
 
-    /// Makes the credential of an identity.
+    /// Makes the credential of an identity, which keeps its tokens to itself.
     pub(super) fn credential(
         self,
         identity: &Identity,

@@ -1,19 +1,48 @@
-//! Key Vault: names, identities, clients, errors and the reads that mirrors share.
+//! Key Vault: what changed, when it may be asked, and who is given what.
 //!
-//! Everything that reads a value goes through [`Reader`]. That is the seam for the survey: what decides *whether* an object
-//! must be read stands in front of it, and what reads does not change. This module must never log, print or keep a value;
-//! its errors name objects and never contents.
+//! ```text
+//! mirrors ──want──▶ subscriptions ──▶ ┌ engine: survey ─▶ governor ┐ ──requests──▶ task ──client──▶ Key Vault
+//! mirrors ◀─content─ subscriptions ◀── └──────────── news ──────────┘ ◀─answers─── task ◀──────────
+//! ```
+//!
+//! There is one engine, and one task that carries out what it decides, per vault and identity. [`survey`] finds out what changed for a fraction
+//! of the requests that reading everything would take, [`governor`] says when the vault may be asked, and
+//! [`subscriptions`] hands each answer to all that want it; these three are pure. [`Vaults`] is what the mirrors see.
+//!
+//! This module must never log, print or keep a value; its errors name objects and never contents.
 
+mod budget;
 mod client;
+mod engine;
 mod error;
+mod fingerprint;
+mod governor;
 mod identity;
 mod name;
-mod reader;
 mod secret;
+mod subscriptions;
+mod survey;
+mod task;
+mod token;
+mod vaults;
 
 pub use client::{Transport, TransportError};
 pub use error::{VaultError, VaultErrorKind};
+pub use governor::Limits;
 pub use identity::{CredentialKind, Identity};
 pub use name::{DnsSuffixes, InvalidVault, VaultHost};
-pub use reader::{LINGER, ReadKey, Reader};
 pub use secret::{SecretValue, VaultSecret};
+pub use subscriptions::Delivery;
+pub use survey::{Mode as SurveyMode, Settings as SurveySettings};
+pub use vaults::{Account, Config, Notice, Subscriber, Vaults};
+
+/// What is read, and as whom. Reads are shared among equal keys, so never across identities.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ReadKey {
+    pub vault: VaultHost,
+    pub identity: Identity,
+    /// Name of the secret, in lower case.
+    pub name: String,
+    /// Its version; none is the latest.
+    pub version: Option<String>,
+}

@@ -1,0 +1,619 @@
+//! The engine and the subscriptions against a vault that misbehaves, in virtual time: random but seeded writes, faults and mirrors.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::sync::Arc;
+
+use super::*;
+use crate::vault::fingerprint::{Attributes, Fingerprint, Revision};
+use crate::vault::subscriptions::{Delivery, Effect, Subscriptions};
+use crate::vault::survey::Mode;
+use crate::vault::{Identity, ReadKey, VaultHost, VaultSecret};
+
+const OBJECTS: usize = 60;
+const MIRRORS: usize = 80;
+const INTERVALS: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(60)];
+const LIMITS: Limits = Limits {
+    per_second: 20.0,
+    burst: 10.0,
+    concurrency: 6,
+};
+/// A time in which nobody does anything, after which every mirror must have what the vault has: two intervals.
+const CALM: Duration = Duration::from_secs(120);
+const STORM: Duration = Duration::from_secs(90);
+const STORMS: usize = 5;
+const LIST_PAGE: usize = 25;
+
+/// SplitMix64: <https://prng.di.unimi.it/splitmix64.c>.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.next() % bound as u64).expect("below a usize")
+    }
+
+    fn one_in(&mut self, count: usize) -> bool {
+        self.below(count) == 0
+    }
+
+    fn up_to(&mut self, most: Duration) -> Duration {
+        most.mul_f64(self.next() as f64 / u64::MAX as f64)
+    }
+}
+
+/// An object as it was from some time on; none is deleted.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Content {
+    version: usize,
+    updated: i64,
+    enabled: bool,
+    tag: usize,
+}
+
+/// What the vault does wrong at present.
+#[derive(Clone, Copy, Debug, Default)]
+struct Faults {
+    unreachable: bool,
+    fails_one_in: Option<usize>,
+    throttles_one_in: Option<usize>,
+    list_forbidden: bool,
+    links_expire: bool,
+    /// LIST shows what was so long ago.
+    list_lag: Duration,
+    /// A GET may show what was up to so long ago.
+    replica_lag: Duration,
+}
+
+struct Vault {
+    history: Vec<Vec<(Instant, Option<Content>)>>,
+    versions: usize,
+    faults: Faults,
+    start: Instant,
+    /// What the vault's clock shows at `start`.
+    clock: i64,
+}
+
+impl Vault {
+    fn clock(&self, now: Instant) -> i64 {
+        self.clock + i64::try_from((now - self.start).as_secs()).expect("in range")
+    }
+
+    fn at(&self, object: usize, time: Instant) -> Option<Content> {
+        let history = &self.history[object];
+        let last = history.iter().rev().find(|(since, _)| *since <= time);
+        last.unwrap_or(&history[0]).1
+    }
+
+    fn now(&self, object: usize) -> Option<Content> {
+        self.history[object].last().expect("never empty").1
+    }
+
+    fn write(&mut self, object: usize, random: &mut Random, now: Instant) {
+        let before = self.now(object);
+        let updated = self.clock(now);
+        self.versions += 1;
+        let anew = Content {
+            version: self.versions,
+            updated,
+            enabled: true,
+            tag: 0,
+        };
+        let after = match (random.below(10), before) {
+            (0, Some(_)) => None,
+            (1, Some(before)) => Some(Content {
+                enabled: !before.enabled,
+                updated,
+                ..before
+            }),
+            (2, Some(before)) => Some(Content {
+                tag: before.tag + 1,
+                updated,
+                ..before
+            }),
+            // A restore: what comes back is a version of long ago, with its times.
+            (3, Some(_)) => Some(Content {
+                updated: self.clock - 1000 - i64::try_from(self.versions).expect("in range"),
+                ..anew
+            }),
+            _ => Some(anew),
+        };
+        self.history[object].push((now, after));
+    }
+
+    fn get(
+        &self,
+        object: usize,
+        time: Instant,
+        date: i64,
+    ) -> Result<(Content, Answer), VaultErrorKind> {
+        let content = self.at(object, time).ok_or(VaultErrorKind::NotFound)?;
+        if !content.enabled {
+            return Err(VaultErrorKind::Disabled);
+        }
+        let revision = Revision {
+            fingerprint: fingerprint(&content),
+            version: content.version as u64,
+        };
+        let date = Some(date);
+        Ok((content, Answer { revision, date }))
+    }
+
+    fn page(&self, after: Option<&str>, time: Instant) -> Page {
+        let mut rest = (0..OBJECTS)
+            .map(|object| (name(object), self.at(object, time)))
+            .filter(|(name, _)| after.is_none_or(|after| name.as_str() > after))
+            .filter_map(|(name, content)| Some((name, fingerprint(&content?))));
+        let items: Vec<_> = rest.by_ref().take(LIST_PAGE).collect();
+        let next = rest.next().and_then(|_| Some(items.last()?.0.clone()));
+        Page { items, next }
+    }
+}
+
+fn name(object: usize) -> String {
+    format!("s{object:03}")
+}
+
+fn fingerprint(content: &Content) -> Fingerprint {
+    let tags = [("tag".to_owned(), content.tag.to_string())].into();
+    Fingerprint::from(Attributes {
+        updated: Some(content.updated),
+        enabled: Some(content.enabled),
+        tags: Some(&tags),
+        ..Attributes::default()
+    })
+}
+
+/// A mirror: what its Secret has of each object, and whether it says that it failed.
+struct Mirror {
+    objects: Vec<usize>,
+    versions: Vec<usize>,
+    failing: Option<VaultErrorKind>,
+}
+
+enum Arrival {
+    Answer {
+        number: u64,
+        began: Instant,
+        ended: Ended,
+        content: Option<Content>,
+    },
+    Reconcile(usize),
+    Write(usize),
+}
+
+struct World {
+    seed: u64,
+    random: Random,
+    now: Instant,
+    host: VaultHost,
+    vault: Vault,
+    engine: Engine,
+    subscriptions: Subscriptions<usize>,
+    mirrors: Vec<Mirror>,
+    arrivals: BinaryHeap<(Reverse<Instant>, Reverse<usize>)>,
+    arriving: BTreeMap<usize, Arrival>,
+    count: usize,
+    under_way: usize,
+    starts: Vec<Instant>,
+    pages: usize,
+}
+
+impl World {
+    fn new(seed: u64, mode: Mode) -> Self {
+        let mut random = Random(seed);
+        let start = Instant::now();
+        // Clocks of vault and daemon may differ by years.
+        let clock = 1_000_000_000 + i64::try_from(random.below(1_000_000_000)).expect("in range");
+        let content = |object| Content {
+            version: object,
+            updated: clock - 100,
+            enabled: true,
+            tag: 0,
+        };
+        let history = (0..OBJECTS)
+            .map(|object| vec![(start, Some(content(object)))])
+            .collect();
+        let settings = Settings {
+            mode,
+            full_sweep: Duration::from_secs(86_400),
+            per_second: LIMITS.per_second,
+        };
+        let phase = random.next() as f64 / u64::MAX as f64;
+        let mirrors = (0..MIRRORS)
+            .map(|_| {
+                let objects: BTreeSet<_> = (0..1 + random.below(3))
+                    .map(|_| random.below(OBJECTS))
+                    .collect();
+                Mirror {
+                    versions: vec![usize::MAX; objects.len()],
+                    objects: objects.into_iter().collect(),
+                    failing: None,
+                }
+            })
+            .collect();
+        Self {
+            seed,
+            random,
+            now: start,
+            host: crate::vault::survey::tests::host(),
+            vault: Vault {
+                history,
+                versions: OBJECTS,
+                faults: Faults::default(),
+                start,
+                clock,
+            },
+            engine: Engine::new(settings, LIMITS, phase, start),
+            subscriptions: Subscriptions::default(),
+            mirrors,
+            arrivals: BinaryHeap::new(),
+            arriving: BTreeMap::new(),
+            count: 0,
+            under_way: 0,
+            starts: Vec::new(),
+            pages: 0,
+        }
+    }
+
+    fn key(&self, id: ObjectId) -> ReadKey {
+        ReadKey {
+            vault: self.host.clone(),
+            identity: Identity::default(),
+            name: id.name,
+            version: id.version,
+        }
+    }
+
+    fn arrives(&mut self, after: Duration, arrival: Arrival) {
+        self.count += 1;
+        self.arriving.insert(self.count, arrival);
+        self.arrivals
+            .push((Reverse(self.now + after), Reverse(self.count)));
+    }
+
+    fn want(&mut self, mirror: usize) {
+        let ids = self.mirrors[mirror].objects.iter().map(|object| ObjectId {
+            name: name(*object),
+            version: None,
+        });
+        let reads: Vec<ReadKey> = ids
+            .collect::<Vec<_>>()
+            .into_iter()
+            .map(|id| self.key(id))
+            .collect();
+        let interval = INTERVALS[mirror % INTERVALS.len()];
+        let effects = self.subscriptions.want(&mirror, &reads, interval);
+        self.carry_out(effects);
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect<usize>>) {
+        for effect in effects {
+            let id = |key: Arc<ReadKey>| ObjectId {
+                name: key.name.clone(),
+                version: None,
+            };
+            match effect {
+                Effect::Want(key, interval) => self.engine.want(id(key), interval, self.now),
+                Effect::Unwant(key) => self.engine.unwant(&id(key)),
+                Effect::Ask {
+                    key,
+                    priority,
+                    fresh,
+                } => {
+                    let news = self.engine.ask(&id(key), priority, fresh, self.now);
+                    self.tell(news, None);
+                }
+                Effect::Awaits(_) => {}
+                Effect::Ready(mirror) => {
+                    let after = self.random.up_to(Duration::from_secs(2));
+                    self.arrives(after, Arrival::Reconcile(mirror));
+                }
+            }
+        }
+    }
+
+    fn tell(&mut self, news: Vec<News>, read: Option<(Content, Instant)>) {
+        for news in news {
+            let effects = match news {
+                News::Read { id, changed } => {
+                    let (content, began) = read.expect("news of a read come with it");
+                    let secret = Arc::new(VaultSecret {
+                        value: Vec::new().into(),
+                        version: content.version.to_string(),
+                        updated: None,
+                        not_before: None,
+                        expires: None,
+                    });
+                    let key = self.key(id);
+                    self.subscriptions.read(&key, &secret, began, changed)
+                }
+                News::Failed { id, lasting, error } => {
+                    let key = self.key(id);
+                    self.subscriptions.failed(&key, &error, lasting)
+                }
+                News::Well { id } => {
+                    let key = self.key(id);
+                    self.subscriptions.well(&key)
+                }
+                News::Listed { .. } => Vec::new(),
+            };
+            self.carry_out(effects);
+        }
+    }
+
+    /// The mirror takes what there is for it, and its Secret must never go back.
+    fn reconcile(&mut self, mirror: usize) {
+        match self.subscriptions.take(&mirror) {
+            None => {}
+            Some(Delivery::Unchanged) => self.mirrors[mirror].failing = None,
+            Some(Delivery::Failed(error)) => self.mirrors[mirror].failing = Some(error.kind),
+            Some(Delivery::Content(content)) => {
+                for (index, secret) in content.iter().enumerate() {
+                    let version: usize = secret.version.parse().expect("a number");
+                    let object = self.mirrors[mirror].objects[index];
+                    let before = self.mirrors[mirror].versions[index];
+                    let (was, is) = (self.place(object, before), self.place(object, version));
+                    assert!(
+                        is >= was,
+                        "seed {}: mirror {mirror} went back from version {before} of object {object} to {version}",
+                        self.seed
+                    );
+                    self.mirrors[mirror].versions[index] = version;
+                }
+                self.mirrors[mirror].failing = None;
+            }
+        }
+    }
+
+    /// When the vault had this version of an object: its place in the object's history.
+    fn place(&self, object: usize, version: usize) -> Option<usize> {
+        let has = |(_, content): &(Instant, Option<Content>)| {
+            content.is_some_and(|content| content.version == version)
+        };
+        self.vault.history[object].iter().position(has)
+    }
+
+    fn send(&mut self, started: Started<Request>) {
+        let faults = self.vault.faults;
+        self.starts.push(self.now);
+        self.under_way += 1;
+        assert!(self.under_way <= LIMITS.concurrency, "seed {}", self.seed);
+        let latency = Duration::from_millis(5) + self.random.up_to(Duration::from_millis(200));
+        let refusal = if faults.unreachable {
+            Some(VaultErrorKind::Unreachable)
+        } else if faults.fails_one_in.is_some_and(|n| self.random.one_in(n)) {
+            Some(VaultErrorKind::Server { status: 500 })
+        } else if faults
+            .throttles_one_in
+            .is_some_and(|n| self.random.one_in(n))
+        {
+            let seconds = Duration::from_secs(self.random.next() % 10);
+            let retry_after = self.random.one_in(2).then_some(seconds);
+            Some(VaultErrorKind::Throttled { retry_after })
+        } else {
+            None
+        };
+        let latency = match refusal {
+            Some(VaultErrorKind::Unreachable) => self.random.up_to(Duration::from_secs(20)),
+            _ => latency,
+        };
+        let failed = |kind| VaultError::new(kind, &self.host, "x", "");
+        let date = self.vault.clock(self.now);
+        let (ended, content) = match started.request {
+            Request::Get(id) => {
+                let object: usize = id.name[1..].parse().expect("a number");
+                let lag = self.random.up_to(faults.replica_lag);
+                let seen = self.now.checked_sub(lag).expect("after the start");
+                let answer = match refusal {
+                    Some(kind) => Err(kind),
+                    None => self.vault.get(object, seen, date),
+                };
+                let content = answer.as_ref().ok().map(|(content, _)| *content);
+                let answer = answer.map(|(_, answer)| answer).map_err(failed);
+                (Ended::Read(id, answer), content)
+            }
+            Request::Page(link) => {
+                self.pages += 1;
+                let seen = self
+                    .now
+                    .checked_sub(faults.list_lag)
+                    .expect("after the start");
+                let page = match refusal {
+                    Some(kind) => Err(kind),
+                    None if faults.list_forbidden => Err(VaultErrorKind::Forbidden),
+                    None if faults.links_expire && link.is_some() => {
+                        Err(VaultErrorKind::Server { status: 400 })
+                    }
+                    None => Ok(self.vault.page(link.as_deref(), seen)),
+                };
+                (Ended::Listed(page.map_err(failed)), None)
+            }
+        };
+        let (number, began) = (started.number, self.now);
+        let answer = Arrival::Answer {
+            number,
+            began,
+            ended,
+            content,
+        };
+        self.arrives(latency, answer);
+    }
+
+    fn arrive(&mut self, arrival: Arrival) {
+        match arrival {
+            Arrival::Reconcile(mirror) => self.reconcile(mirror),
+            Arrival::Write(object) => self.vault.write(object, &mut self.random, self.now),
+            Arrival::Answer {
+                number,
+                began,
+                ended,
+                content,
+            } => {
+                self.under_way -= 1;
+                let jitter = self.random.next() as f64 / u64::MAX as f64;
+                let news = self.engine.finish(number, ended, jitter, self.now);
+                self.tell(news, content.map(|content| (content, began)));
+            }
+        }
+    }
+
+    /// Lets time pass, with somebody doing something every now and then if it storms.
+    fn run(&mut self, time: Duration, storm: bool) {
+        let end = self.now + time;
+        let mut disturbance = self.now;
+        while self.now < end {
+            self.engine.advance(self.now);
+            while let Some(started) = self.engine.start(self.now) {
+                self.send(started);
+            }
+            let wake = self.engine.wake(self.now);
+            assert!(
+                wake.is_none_or(|wake| wake > self.now),
+                "seed {}: it would spin",
+                self.seed
+            );
+            let arrival = self.arrivals.peek().map(|(Reverse(at), _)| *at);
+            let next = wake
+                .into_iter()
+                .chain(arrival)
+                .chain(storm.then_some(disturbance));
+            self.now = next.min().map_or(end, |next| next.min(end));
+            while let Some((Reverse(at), Reverse(number))) = self.arrivals.peek().copied()
+                && at <= self.now
+            {
+                self.arrivals.pop();
+                let arrival = self.arriving.remove(&number).expect("each arrives once");
+                self.arrive(arrival);
+            }
+            if storm && disturbance <= self.now {
+                self.disturb();
+                let pause = [100, 1000, 4000][self.random.below(3)];
+                disturbance = self.now + self.random.up_to(Duration::from_millis(pause));
+            }
+        }
+    }
+
+    fn disturb(&mut self) {
+        let random = &mut self.random;
+        match random.below(8) {
+            0 | 1 => {
+                let object = random.below(OBJECTS);
+                self.vault.write(object, random, self.now);
+            }
+            // Read just after it was written, and then written once more in the same second.
+            2 => {
+                let mirror = random.below(MIRRORS);
+                let object = self.mirrors[mirror].objects[0];
+                let after = random.up_to(Duration::from_millis(900));
+                self.vault.write(object, random, self.now);
+                let effects = self
+                    .subscriptions
+                    .ask(&mirror, Priority::Hinted, Some(self.now));
+                self.carry_out(effects);
+                self.arrives(after, Arrival::Write(object));
+            }
+            3 => {
+                self.vault.faults = Faults {
+                    unreachable: random.one_in(8),
+                    fails_one_in: random.one_in(3).then_some(1 + random.below(8)),
+                    throttles_one_in: random.one_in(3).then_some(1 + random.below(20)),
+                    list_forbidden: random.one_in(6),
+                    links_expire: random.one_in(6),
+                    list_lag: Duration::from_secs(random.next() % 30),
+                    replica_lag: Duration::from_secs(random.next() % 5),
+                };
+            }
+            4 => self.vault.faults = Faults::default(),
+            5 => {
+                let mirror = random.below(MIRRORS);
+                let effects = self.subscriptions.ask(&mirror, Priority::New, None);
+                self.carry_out(effects);
+            }
+            6 => {
+                let mirror = random.below(MIRRORS);
+                let now = Some(self.now);
+                let effects = self.subscriptions.ask(&mirror, Priority::Hinted, now);
+                self.carry_out(effects);
+            }
+            _ => {
+                let mirror = random.below(MIRRORS);
+                let effects = self.subscriptions.forget(&mirror);
+                self.carry_out(effects);
+                self.want(mirror);
+            }
+        }
+    }
+
+    fn assert_converged(&self) {
+        for (number, mirror) in self.mirrors.iter().enumerate() {
+            let contents: Vec<_> = mirror
+                .objects
+                .iter()
+                .map(|object| self.vault.now(*object))
+                .collect();
+            let readable = contents
+                .iter()
+                .all(|content| content.is_some_and(|content| content.enabled));
+            let context = format!(
+                "seed {}: mirror {number} of {:?} has {:?} and says {:?}; the vault has {contents:?}",
+                self.seed, mirror.objects, mirror.versions, mirror.failing
+            );
+            assert_eq!(mirror.failing.is_none(), readable, "{context}");
+            if readable {
+                let versions = contents.iter().flatten().map(|content| content.version);
+                assert!(versions.eq(mirror.versions.iter().copied()), "{context}");
+            }
+        }
+    }
+
+    fn assert_within_rate(&self) {
+        for (index, begin) in self.starts.iter().enumerate() {
+            let last = self.starts.len().min(index + 400);
+            for (count, end) in self.starts[index..last].iter().enumerate() {
+                let allowed = LIMITS.burst + (*end - *begin).as_secs_f64() * LIMITS.per_second;
+                assert!((count + 1) as f64 <= allowed + 1e-6, "seed {}", self.seed);
+            }
+        }
+    }
+}
+
+fn survive(seed: u64, mode: Mode) -> World {
+    let mut world = World::new(seed, mode);
+    for mirror in 0..MIRRORS {
+        world.want(mirror);
+    }
+    world.run(CALM, false);
+    world.assert_converged();
+    for _ in 0..STORMS {
+        world.run(STORM, true);
+        world.vault.faults = Faults::default();
+        world.run(CALM, false);
+        world.assert_converged();
+    }
+    world.assert_within_rate();
+    world
+}
+
+#[test]
+fn after_any_faults_every_mirror_has_what_the_vault_has_and_none_ever_went_back() {
+    for seed in 0..40 {
+        let world = survive(seed, Mode::Auto);
+        assert!(world.pages > 0, "seed {seed}: nothing was listed");
+    }
+}
+
+#[test]
+fn the_same_holds_without_lists() {
+    for seed in 1000..1010 {
+        let world = survive(seed, Mode::Never);
+        assert_eq!(world.pages, 0);
+    }
+}
