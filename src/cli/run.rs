@@ -31,7 +31,8 @@ use crate::mirror::{self, Activity, MIRRORED_LABEL, Memories, Mirrors, mirrors_o
 use crate::rotation::{self, Rollouts, Rotations, Timing, Warned, workloads_of};
 use crate::telemetry::{Events, Health, LogFormat, Metrics, serve, start_logging};
 use crate::vault::{
-    self, CredentialKind, DnsSuffixes, Limits, SurveyMode, SurveySettings, Transport, Vaults,
+    self, CredentialKind, DnsSuffixes, HintSource, Identity, Limits, SurveyMode, SurveySettings,
+    Transport, Vaults,
 };
 use crate::watch::{follow, new_store};
 
@@ -80,6 +81,17 @@ pub struct Run {
     /// Most requests per second to a vault; Key Vault itself allows 400 to all of its users together
     #[arg(long, env = "KEYTIDE_VAULT_REQUESTS_PER_SECOND", default_value_t = 150, value_parser = clap::value_parser!(u32).range(1..))]
     vault_requests_per_second: u32,
+    /// Queue of Azure Storage from which Key Vault's events are taken, to see changes sooner, such as
+    /// https://contoso.queue.core.windows.net/keytide
+    // Not parsed by clap, which would print it, with a SAS if it has one.
+    #[arg(long, env = "KEYTIDE_HINTS_QUEUE")]
+    hints_queue: Option<String>,
+    /// Client ID of the identity that reads that queue; the default is the daemon's own
+    #[arg(long, env = "KEYTIDE_HINTS_CLIENT_ID", requires = "hints_queue")]
+    hints_client_id: Option<String>,
+    /// Longest pause between two looks into that queue
+    #[arg(long, env = "KEYTIDE_HINTS_PAUSE", default_value = "1s", value_parser = duration)]
+    hints_pause: SignedDuration,
     /// How long changes must have stopped coming before a workload is rolled
     #[arg(long, env = "KEYTIDE_SETTLE", default_value = "10s", value_parser = duration)]
     settle: SignedDuration,
@@ -155,7 +167,25 @@ impl Run {
         })
     }
 
+    fn hints(&self) -> Result<Option<HintSource>> {
+        let Some(queue) = &self.hints_queue else {
+            return Ok(None);
+        };
+        let queue = queue
+            .parse()
+            .map_err(|error| format!("--hints-queue: {error}"))?;
+        Ok(Some(HintSource {
+            queue,
+            identity: Identity {
+                client_id: self.hints_client_id.clone(),
+                tenant_id: None,
+            },
+            pause: Duration::try_from(self.hints_pause)?,
+        }))
+    }
+
     async fn control(self, health: Health, metrics: Arc<Metrics>) -> Result {
+        let hints = self.hints()?;
         let transport = Transport::new(self.ca_bundle.as_deref())?;
         let clock = ServerClock::default();
         let client = client(&clock).await?;
@@ -276,11 +306,21 @@ impl Run {
                 workloads: workload_triggers,
                 targets: target_triggers_workload,
             };
-            futures::join!(
+            let hinted = Arc::clone(&mirroring);
+            let hints = async {
+                match hints {
+                    Some(source) => hinted.vaults.follow(source).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let controllers = futures::future::join(
                 mirror::run(mirroring, mirror_triggers),
-                rotation::run(rotating, rotation_triggers)
+                rotation::run(rotating, rotation_triggers),
             );
-            Ok(())
+            tokio::select! {
+                _ = controllers => Ok(()),
+                Err(error) = hints => Err(error.into()),
+            }
         };
         let watches = async {
             futures::join!(watch_mirrors, watch_grants, watch_targets, watch_workloads);
