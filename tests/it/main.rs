@@ -5,6 +5,7 @@ mod testbed;
 
 mod control_plane;
 mod fixture;
+mod hinting;
 mod leaks;
 mod mirroring;
 mod processes;
