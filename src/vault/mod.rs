@@ -31,7 +31,7 @@ mod vaults;
 pub use client::{Transport, TransportError};
 pub use error::{VaultError, VaultErrorKind};
 pub use governor::Limits;
-pub use hints::{Hint, QueueUrl, Source as HintSource};
+pub use hints::Source as HintSource;
 pub use identity::{CredentialKind, Identity};
 pub use name::{DnsSuffixes, InvalidVault, VaultHost};
 pub use secret::{SecretValue, VaultSecret};

@@ -120,7 +120,7 @@ impl<S: Subscriber> Vaults<S> {
     }
 
     /// Has an object read because somebody says that it changed, if it is wanted at all.
-    pub fn hint(&self, hint: Hint) -> Result<(), Dropped> {
+    pub(super) fn hint(&self, hint: Hint) -> Result<(), Dropped> {
         let subscriptions = lock(&self.shared.subscriptions);
         let tasks = lock(&self.shared.tasks);
         let mut tasks = tasks
