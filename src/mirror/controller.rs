@@ -187,7 +187,7 @@ impl Mirrors {
         let failure = attempt.as_ref().err();
         memory.failures = failure.map_or(0, |_| memory.failures.saturating_add(1));
         let quiet = matches!(failure, Some(Failure::Raced(_))) && memory.failures <= QUIET_RACES;
-        let told = quiet || self.report(mirror, &mut memory.told, &outcome, now).await;
+        let told = quiet || self.report(mirror, &mut memory, &outcome, now).await;
         if !matches!(outcome, Outcome::Unchanged) {
             let failed = failure.is_some();
             self.activity.ended(id.namespace(), id.name(), failed, now);

@@ -61,6 +61,9 @@ pub struct Memory {
     pub sync_now: Option<Option<String>>,
     /// The failure that was told last, so that it isn't told twice while the cache has an older status.
     pub told: Option<String>,
+    /// The mirror's resourceVersion on which its status was last written. While the cache still has that one, it has the status of
+    /// before.
+    pub told_on: Option<String>,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]

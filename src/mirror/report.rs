@@ -6,17 +6,18 @@ use kube::{Resource, ResourceExt};
 use serde_json::json;
 
 use super::controller::Mirrors;
+use super::memory::Memory;
 use super::status::{Outcome, status};
 use crate::api::{KeyVaultMirror, KeyVaultMirrorStatus, condition};
 use crate::telemetry::Kind;
 
 impl Mirrors {
-    /// Writes the status if it says something new, and tells it by event and metric; a failure that was `told` already, by no event.
-    /// `false` if the status could not be written.
+    /// Writes the status if it says something new, and tells it by event and metric; a failure that was told already, by no event, nor
+    /// the first content, which the status tells. `false` if the status could not be written.
     pub(super) async fn report(
         &self,
         mirror: &KeyVaultMirror,
-        told: &mut Option<String>,
+        memory: &mut Memory,
         outcome: &Outcome<'_>,
         now: Timestamp,
     ) -> bool {
@@ -38,9 +39,14 @@ impl Mirrors {
             Outcome::Failed(failure) => Some((failure.reason(), failure.to_string())),
             Outcome::Mirrored { .. } | Outcome::Unchanged => None,
         };
-        let before = std::mem::replace(told, failure.as_ref().map(|(_, text)| text.clone()));
-        // The cache may lag behind our own last write of the status; one write too many is the worst that comes of it.
-        if mirror.status.as_ref() == Some(&after) {
+        let text = failure.as_ref().map(|(_, text)| text.clone());
+        let before = std::mem::replace(&mut memory.told, text);
+        // The target that was just written comes back before the status does.
+        let is_told = matches!(outcome, Outcome::Unchanged)
+            && before.is_none()
+            && memory.told_on.is_some()
+            && memory.told_on == mirror.resource_version();
+        if is_told || mirror.status.as_ref() == Some(&after) {
             return true;
         }
         if let Some((reason, text)) = failure
@@ -53,7 +59,10 @@ impl Mirrors {
                 .publish(about, Kind::Warning, reason, "Mirror", text)
                 .await;
         }
-        if let Outcome::Mirrored { changed: true, .. } = outcome {
+        let had_content = |status: &KeyVaultMirrorStatus| status.last_change.is_some();
+        if let Outcome::Mirrored { changed: true, .. } = outcome
+            && mirror.status.as_ref().is_some_and(had_content)
+        {
             let versions: Vec<String> = after
                 .objects
                 .iter()
@@ -75,7 +84,10 @@ impl Mirrors {
                 .await;
         }
         match self.write_status(mirror, outcome, now).await {
-            Ok(()) => true,
+            Ok(()) => {
+                memory.told_on = mirror.resource_version();
+                true
+            }
             Err(error) => {
                 tracing::warn!(%error, "the status can't be written; that is tried again");
                 false

@@ -50,6 +50,59 @@ async fn a_change_in_the_vault_is_seen_without_being_told() {
 }
 
 #[tokio::test]
+async fn content_costs_a_write_of_the_secret_and_one_of_the_status() {
+    const MIRRORS: usize = 20;
+    let fixture = Fixture::new("writes").await;
+    let Some(_) = fixture.testbed.audit_log() else {
+        eprintln!("not checked: the audit log of this cluster is not ours to read");
+        return;
+    };
+    let _daemon = fixture.daemon().await;
+    let names: Vec<String> = (0..MIRRORS).map(|number| format!("m{number}")).collect();
+    for name in &names {
+        fixture.set(name, "first");
+        let mirror = fixture.mirror(name, name, &[("k", name)]);
+        fixture.apply(&mirror).await;
+    }
+    for name in &names {
+        fixture.reason(name, "Mirrored").await;
+    }
+    // What follows from the first content is over when the status tells of the second.
+    let second = names.iter().map(|name| fixture.set(name, "second"));
+    let second: Vec<_> = second.collect();
+    for (name, second) in names.iter().zip(&second) {
+        eventually(SOON, "the status tells of the second", async || {
+            let mirror = fixture.mirrors().get(name).await;
+            let status = mirror.map_err(|error| error.to_string())?.status;
+            match status.and_then(|status| status.objects.into_iter().next()) {
+                Some(object) if object.version == second.version => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+    }
+    let log = fixture.testbed.audit_log().unwrap_or_default();
+    let writes = |verb: &str, resource: &str, subresource: Option<&str>| {
+        let events = log
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let about = events.filter(|event| {
+            let object = &event["objectRef"];
+            event["verb"] == verb
+                && object["namespace"] == fixture.namespace.as_str()
+                && object["resource"] == resource
+                && object["subresource"].as_str() == subresource
+        });
+        about.count()
+    };
+    assert_eq!(writes("patch", "secrets", None), 2 * MIRRORS);
+    let statuses = writes("patch", "keyvaultmirrors", Some("status"));
+    assert_eq!(statuses, 2 * MIRRORS);
+    let events = writes("create", "events", None);
+    assert_eq!(events, MIRRORS, "of the second content alone");
+}
+
+#[tokio::test]
 async fn a_pinned_version_stays() {
     let fixture = Fixture::new("pinned").await;
     let _daemon = fixture.daemon().await;
