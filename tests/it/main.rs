@@ -3,6 +3,9 @@
 #[path = "../testbed/mod.rs"]
 mod testbed;
 
+mod agent_access;
+mod agent_pools;
+mod agents;
 mod alone;
 mod chart;
 mod control_plane;
@@ -18,5 +21,6 @@ mod processes;
 mod regressions;
 mod release;
 mod rotating;
+mod runner;
 mod schema;
 mod surveying;
