@@ -80,12 +80,15 @@ request() {
   status=${output##*$'\n'}
   answer=${output%$'\n'*}
   case $status in
-    203 | 301 | 302 | 401)
+    203 | 302 | 401)
       lasting=1
       problem="$AZP_URL refuses the token (status $status): it is wrong, expired, revoked or of another organization"
-      return 1
       ;;
     2*) return 0 ;;
+    3*)
+      lasting=1
+      problem="$AZP_URL sends us elsewhere (status $status): give AZP_URL as the browser shows it"
+      ;;
     403)
       lasting=1
       problem="$AZP_URL forbids this (status 403): the token needs the scope 'Agent Pools (read, manage)', and its owner the role Administrator on the pool"
@@ -101,7 +104,7 @@ request() {
 
 # What Azure DevOps says of an error.
 message() {
-  jq --raw-output '.message // empty' <<<"$answer" 2>/dev/null | head --lines 1 || true
+  jq --raw-output '.message // empty | split("\n")[0]' <<<"$answer" 2>/dev/null || true
 }
 
 # field FILTER: a value of the last answer, empty if it isn't there.
@@ -161,16 +164,19 @@ delete_agent() {
   request DELETE "distributedtask/pools/$pool_id/agents/$agent_id" || [ "$status" -eq 404 ]
 }
 
-# leftovers: the IDs and names of agents that were killed before they could unregister: of this pool and of our prefix,
-# offline for so long that they come back no more, without a job, and no placeholders.
-leftovers() {
+# find_leftovers: sets `leftovers` to lines with the ID and name of agents that were killed before they could unregister: of
+# this pool and our prefix, offline for so long that they come back no more, without a job, and no placeholders.
+find_leftovers() {
   request GET "distributedtask/pools/$pool_id/agents?includeCapabilities=true&includeAssignedRequest=true" || return 1
-  jq --raw-output --arg prefix "$AZP_CLEANUP_PREFIX" --arg self "$AZP_AGENT_NAME" --argjson age "$cleanup_seconds" '
+  leftovers=$(jq --raw-output --arg prefix "$AZP_CLEANUP_PREFIX" --arg self "$AZP_AGENT_NAME" --argjson age "$cleanup_seconds" '
     def seconds: sub("\\.[0-9]+"; "") | fromdateiso8601;
     .value[]
     | select(.status == "offline" and .assignedRequest == null)
     | select(.name != $self and (.name | startswith($prefix)))
-    | select((.systemCapabilities // {}) | has("AZP_PLACEHOLDER") | not)
+    | select((.systemCapabilities.AZP_PLACEHOLDER // "" | ascii_downcase) as $is | $is != "true" and $is != "1")
     | select(((.statusChangedOn // .createdOn) | seconds) < now - $age)
-    | "\(.id) \(.name)"' <<<"$answer"
+    | "\(.id) \(.name)"' <<<"$answer" 2>"$curl_error") || {
+    problem="the list of agents can't be read: $(<"$curl_error")"
+    return 1
+  }
 }

@@ -157,11 +157,11 @@ persist() {
   done
 }
 
-# What the agent is given of our environment, which becomes its capabilities: not what only we need.
-agent_environment() {
-  env --unset=AZP_TOKEN_FILE --unset=KEYTIDE_TOKEN_FD \
-    VSO_AGENT_IGNORE="AZP_TOKEN,AZP_TOKEN_FILE,VSTS_AGENT_INPUT_TOKEN,AZURE_FEDERATED_TOKEN_FILE,VSO_AGENT_IGNORE${VSO_AGENT_IGNORE:+,$VSO_AGENT_IGNORE}" \
-    setsid "$@"
+# In the background only: becomes a program of the agent, in a session of its own whose number is this process's. What it is
+# given of our environment becomes the agent's capabilities, so what only we need is left out.
+become() {
+  local ignored=AZP_TOKEN,AZP_TOKEN_FILE,VSTS_AGENT_INPUT_TOKEN,AZURE_FEDERATED_TOKEN_FILE,VSO_AGENT_IGNORE
+  exec env --unset=AZP_TOKEN_FILE VSO_AGENT_IGNORE="$ignored${VSO_AGENT_IGNORE:+,$VSO_AGENT_IGNORE}" setsid "$@" </dev/null
 }
 
 # shellcheck disable=SC2329 # persist calls it
@@ -172,7 +172,7 @@ configure_agent() {
   lasting=0
   read_token || return 1
   # It takes an Entra token where a PAT is. The variable ends with this process, which is gone before a job comes.
-  VSTS_AGENT_INPUT_TOKEN=$token agent_environment ./config.sh "${options[@]}" </dev/null >"$state/config-log" 2>&1 &
+  VSTS_AGENT_INPUT_TOKEN=$token become ./config.sh "${options[@]}" >"$state/config-log" 2>&1 &
   token=''
   await $! || result=$?
   cat "$state/config-log"
@@ -193,9 +193,9 @@ register() {
 }
 
 clean_leftovers() {
-  local list id name
+  local id name
   [ -n "${AZP_CLEANUP_PREFIX:-}" ] || return 0
-  list=$(leftovers) || {
+  find_leftovers || {
     log "leftovers are not cleaned up: $problem"
     return 0
   }
@@ -206,7 +206,7 @@ clean_leftovers() {
     else
       log "the leftover agent $name stays: $problem"
     fi
-  done <<<"$list"
+  done <<<"$leftovers"
 }
 
 is_running() {
@@ -267,7 +267,7 @@ unregister() {
 run_agent() {
   local options=() looker
   ! is_true "${AZP_ONCE:-}" || options+=(--once)
-  agent_environment ./run-docker.sh "${options[@]}" </dev/null &
+  become ./run-docker.sh "${options[@]}" &
   agent=$!
   # A signal ends the wait, but one that comes just before the wait does not: hence a look every few seconds.
   until is_stopping || ! is_running; do

@@ -77,6 +77,31 @@ async fn a_token_that_expires_while_a_job_runs_costs_no_job_and_is_waited_for() 
 }
 
 #[tokio::test]
+async fn a_job_is_waited_for_even_if_the_agent_can_not_be_disabled_in_time() {
+    let double = azure_devops().await;
+    let mut runner = Setup::new(&double).set("AZP_RETRY_SECONDS", "1").start();
+    until_online(&double, POOL, "runner-1").await;
+    queue(&double, 1);
+    until_running(&double, 1).await;
+    set_token(&double, ORGANIZATION, TOKEN, "expired");
+    runner.terminate();
+    // One look a second, so far more than the time in which it would give up without a job.
+    until(&double, "it tried often", |organization| {
+        let refused = organization
+            .journal
+            .iter()
+            .filter(|call| call.status == 401);
+        (refused.count() >= 4).then_some(())
+    })
+    .await;
+    assert!(runner.is_running(), "{}", runner.log());
+    finish_jobs(&double);
+    assert_eq!(runner.ended().await, 0, "{}", runner.log());
+    assert_eq!(results(&double), ["succeeded"]);
+    runner.gone().await;
+}
+
+#[tokio::test]
 async fn an_agent_that_can_not_unregister_says_so_and_ends_all_the_same() {
     let double = azure_devops().await;
     let setup = Setup::new(&double).set("AZP_RETRY_SECONDS", "2");

@@ -153,6 +153,27 @@ async fn a_placeholder_is_registered_disabled_and_left_behind() {
     }
 }
 
+/// Programs are given the BuildKit beside them, without a Docker daemon.
+#[tokio::test]
+async fn buildx_is_set_up_for_the_buildkit_that_is_named() {
+    let double = azure_devops().await;
+    let docker =
+        "#!/bin/bash\n[ \"$2\" != inspect ] && printf '%s ' \"$@\" >\"$HOME/docker-was-called\"\n";
+    let runner = Setup::new(&double)
+        .program("docker", docker)
+        .set("BUILDKIT_HOST", "unix:///run/buildkit/buildkitd.sock")
+        .start();
+    until_online(&double, POOL, "runner-1").await;
+    assert_eq!(
+        runner.read("agent/docker-was-called"),
+        "buildx create --name keytide --driver remote unix:///run/buildkit/buildkitd.sock "
+    );
+    let builder = double.look(ORGANIZATION, |organization| {
+        organization.agents(POOL)["runner-1"].capabilities["BUILDX_BUILDER"].clone()
+    });
+    assert_eq!(builder, "keytide");
+}
+
 #[tokio::test]
 async fn a_pool_is_found_by_its_id() {
     let double = azure_devops().await;

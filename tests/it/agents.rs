@@ -155,3 +155,36 @@ async fn with_once_an_agent_does_one_job_and_unregisters() {
     assert_eq!(results(&double), ["succeeded", "queued"]);
     assert_eq!(agent_names(&double, POOL), [""; 0]);
 }
+
+#[tokio::test]
+async fn an_agent_that_crashes_is_unregistered_and_its_status_passed_on() {
+    let (double, mut runner) = online().await;
+    runner.kill_agent();
+    assert_eq!(runner.ended().await, 128 + 9, "{}", runner.log());
+    assert_eq!(agent_names(&double, POOL), [""; 0]);
+    runner.gone().await;
+}
+
+#[tokio::test]
+async fn many_agents_that_are_told_to_stop_finish_all_jobs_that_they_have() {
+    let double = azure_devops().await;
+    let names: Vec<String> = (1..=5).map(|number| format!("runner-{number}")).collect();
+    let mut runners: Vec<Runner> = names
+        .iter()
+        .map(|name| Setup::new(&double).set("AZP_AGENT_NAME", name).start())
+        .collect();
+    for name in &names {
+        until_online(&double, POOL, name).await;
+    }
+    queue(&double, 5);
+    until_running(&double, 5).await;
+    for runner in &runners {
+        runner.terminate();
+    }
+    finish_jobs(&double);
+    for runner in &mut runners {
+        assert_eq!(runner.ended().await, 0, "{}", runner.log());
+    }
+    assert_eq!(results(&double), ["succeeded"; 5]);
+    assert_eq!(agent_names(&double, POOL), [""; 0]);
+}

@@ -7,6 +7,7 @@ mod agent_access;
 mod agent_pools;
 mod agents;
 mod alone;
+mod azure_devops;
 mod chart;
 mod control_plane;
 mod docs;

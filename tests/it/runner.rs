@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command as Program;
 use std::time::Duration;
@@ -103,6 +104,17 @@ impl Setup {
         self.file("AZP_TOKEN_FILE", token)
     }
 
+    /// Puts a program before all others.
+    pub fn program(self, name: &str, script: &str) -> Self {
+        let folder = self.path("bin");
+        fs::create_dir_all(&folder).expect("a folder");
+        let program = folder.join(name);
+        fs::write(&program, script).expect("written");
+        fs::set_permissions(program, fs::Permissions::from_mode(0o755)).expect("executable");
+        let path = format!("{}:{}", folder.display(), self.environment["PATH"]);
+        self.set("PATH", &path)
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -149,6 +161,21 @@ impl Runner {
 
     pub fn log(&self) -> String {
         self.process.log()
+    }
+
+    /// A file of its folder.
+    pub fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.setup.path(name)).expect("readable")
+    }
+
+    /// SIGKILL for the agent, and not for its entrypoint.
+    pub fn kill_agent(&self) {
+        for pid in self.processes() {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            if let ("Agent.Listener", Some(identity)) = (name.trim(), Identity::of(pid)) {
+                identity.kill().expect("killed");
+            }
+        }
     }
 
     /// Replaces the mounted token, as kubelet does: at once.
