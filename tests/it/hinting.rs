@@ -48,8 +48,9 @@ struct Hinting<'a> {
     fixture: &'a Fixture,
     shared: RwLockWriteGuard<'a, Daemon>,
     daemon: Daemon,
+    url: String,
     queue: QueueClient,
-    _azurite: Azurite,
+    azurite: Azurite,
 }
 
 impl<'a> Hinting<'a> {
@@ -66,25 +67,18 @@ impl<'a> Hinting<'a> {
         let queue = queue(fixture, &azurite, &url);
         queue.create(None).await.expect("a queue");
         before(&queue).await;
-        let log = testbed.log_file("keytide-hints");
-        let arguments = [&QUICK[..], &["--hints-queue", &url]].concat();
-        let ca = azurite.ca.display().to_string();
-        let environment = [
-            ("SSL_CERT_FILE", ca.as_str()),
-            ("KEYTIDE_LOG_FILTER", "trace"),
-        ];
-        let daemon = fixture.system().daemon(&log, &arguments, &environment);
         Self {
+            daemon: daemon(fixture, &azurite, &url, "keytide-hints").await,
             fixture,
             shared,
-            daemon: daemon.await.expect("a daemon"),
+            url,
             queue,
-            _azurite: azurite,
+            azurite,
         }
     }
 
     async fn send(&self, event: &Value) {
-        send(&self.queue, &STANDARD.encode(event.to_string()), 0).await;
+        send(&self.queue, &encoded(event), 0).await;
     }
 
     /// Waits until the daemon has emptied the queue.
@@ -100,18 +94,21 @@ impl<'a> Hinting<'a> {
         .await;
     }
 
-    /// A metric of the daemon's, by its name and labels.
-    async fn metric(&self, series: &str) -> f64 {
-        let (_, text) = self.daemon.get("/metrics").await.expect("metrics");
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        line.map_or(0.0, |value| value.parse().expect("a number"))
+    /// A daemon that takes over when the one that leads ends.
+    async fn second(&self) -> Daemon {
+        let name = "keytide-hints-second";
+        let second = daemon(self.fixture, &self.azurite, &self.url, name).await;
+        eventually(SOON, "it waits", async || {
+            let waits = second.log().contains("another daemon leads");
+            waits.then_some(()).ok_or_else(|| "not yet".to_owned())
+        })
+        .await;
+        second
     }
 
     async fn dropped(&self, reason: &str) -> f64 {
         let series = format!(r#"keytide_hints_dropped_total{{reason="{reason}"}}"#);
-        self.metric(&series).await
+        metric(&self.daemon, &series).await
     }
 
     /// The shared daemon is back for other tests.
@@ -122,6 +119,29 @@ impl<'a> Hinting<'a> {
         let daemon = self.fixture.system().daemon(&log, &QUICK, &[]).await;
         *self.shared = daemon.expect("a daemon");
     }
+}
+
+/// A daemon that follows the queue, and says all that it can.
+async fn daemon(fixture: &Fixture, azurite: &Azurite, url: &str, name: &str) -> Daemon {
+    let log = fixture.testbed.log_file(name);
+    let arguments = [&QUICK[..], &["--hints-queue", url]].concat();
+    let ca = azurite.ca.display().to_string();
+    let environment = [
+        ("SSL_CERT_FILE", ca.as_str()),
+        ("KEYTIDE_LOG_FILTER", "trace"),
+    ];
+    let daemon = fixture.system().daemon(&log, &arguments, &environment);
+    daemon.await.expect("a daemon")
+}
+
+/// The sum of a daemon's metrics whose names and labels begin like that.
+async fn metric(daemon: &Daemon, series: &str) -> f64 {
+    let (_, text) = daemon.get("/metrics").await.expect("metrics");
+    let lines = text.lines().filter(|line| line.starts_with(series));
+    let values = lines.filter_map(|line| line.rsplit(' ').next());
+    values
+        .map(|value| value.parse::<f64>().expect("a number"))
+        .sum()
 }
 
 /// The queue as Event Grid has it: with an identity of its own.
@@ -196,9 +216,21 @@ fn cloud_event(host: &str, secret: &str, version: &str) -> Value {
     })
 }
 
+/// An event about a version that is there already.
+fn expiry(host: &str, secret: &str, what: &str) -> Value {
+    let mut event = event(host, secret, NO_VERSION);
+    event["eventType"] = json!(format!("Microsoft.KeyVault.Secret{what}"));
+    event
+}
+
+/// As Event Grid fills a queue.
+fn encoded(event: &Value) -> String {
+    STANDARD.encode(event.to_string())
+}
+
 /// Has a message received five times by somebody who never deletes it.
 async fn receive_without_deleting(queue: &QueueClient, event: &Value) {
-    send(queue, &STANDARD.encode(event.to_string()), 0).await;
+    send(queue, &encoded(event), 0).await;
     eventually(SOON, "the message was received five times", async || {
         let options = QueueClientReceiveMessagesOptions {
             visibility_timeout: Some(1),
@@ -247,18 +279,33 @@ fn number(secret: &Secret) -> (String, Option<u32>) {
 #[tokio::test]
 async fn a_hint_brings_a_change_at_once_though_the_interval_is_an_hour() {
     let fixture = Fixture::new("hinted").await;
-    let hinting = Hinting::start(&fixture, async |_| {}).await;
+    let host = fixture.host();
+    let mut hinting = Hinting::start(&fixture, async |_| {}).await;
     fixture.set("s", "first");
     let mut mirror = fixture.mirror("m", "t", &[("k", "s")]);
     mirror["spec"]["refreshInterval"] = json!("1h");
     fixture.apply(&mirror).await;
     fixture.secret_has("t", "k", b"first").await;
 
-    type Schema = fn(&str, &str, &str) -> Value;
-    let schemas: [(&str, Schema); 2] = [("second", event), ("third", cloud_event)];
-    for (value, schema) in schemas {
+    type Message = fn(&str, &str) -> String;
+    let messages: [(&str, Message); 5] = [
+        ("by Event Grid", |host, version| {
+            encoded(&event(host, "s", version))
+        }),
+        ("as a CloudEvent", |host, version| {
+            encoded(&cloud_event(host, "s", version))
+        }),
+        ("plain", |host, version| {
+            event(host, "s", version).to_string()
+        }),
+        ("expires soon", |host, _| {
+            encoded(&expiry(host, "s", "NearExpiry"))
+        }),
+        ("expired", |host, _| encoded(&expiry(host, "s", "Expired"))),
+    ];
+    for (value, message) in messages {
         let version = fixture.set("s", value).version;
-        hinting.send(&schema(&fixture.host(), "s", &version)).await;
+        send(&hinting.queue, &message(&host, &version), 0).await;
         fixture.secret_has("t", "k", value.as_bytes()).await;
     }
 
@@ -268,38 +315,55 @@ async fn a_hint_brings_a_change_at_once_though_the_interval_is_an_hour() {
         .azure()
         .set_faults(&fixture.vault, vec![not_yet])
         .expect("a fault");
-    let version = fixture.set("s", "fourth").version;
-    hinting.send(&event(&fixture.host(), "s", &version)).await;
-    fixture.secret_has("t", "k", b"fourth").await;
+    let version = fixture.set("s", "not yet").version;
+    hinting.send(&event(&host, "s", &version)).await;
+    fixture.secret_has("t", "k", b"not yet").await;
 
     // Somebody deletes the queue, and makes it anew.
     hinting.is_emptied().await;
     hinting.queue.delete(None).await.expect("deleted");
     eventually(SOON, "the queue is missed", async || {
         let series = r#"keytide_hint_requests_total{operation="receive",outcome="not_found"}"#;
-        match hinting.metric(series).await {
+        match metric(&hinting.daemon, series).await {
             0.0 => Err("not yet".to_owned()),
             _ => Ok(()),
         }
     })
     .await;
     hinting.queue.create(None).await.expect("a queue");
-    let version = fixture.set("s", "fifth").version;
-    hinting.send(&event(&fixture.host(), "s", &version)).await;
-    fixture.secret_has("t", "k", b"fifth").await;
+    let version = fixture.set("s", "anew").version;
+    hinting.send(&event(&host, "s", &version)).await;
+    fixture.secret_has("t", "k", b"anew").await;
 
     hinting.is_emptied().await;
-    assert!(hinting.metric("keytide_hints_received_total").await >= 4.0);
-    assert!(hinting.metric("keytide_hint_age_seconds_count").await >= 4.0);
+    assert!(metric(&hinting.daemon, "keytide_hints_received_total").await >= 7.0);
+    assert!(metric(&hinting.daemon, "keytide_hint_age_seconds_count").await >= 7.0);
     for reason in REASONS {
         assert_eq!(hinting.dropped(reason).await, 0.0, "{reason}");
     }
+
+    // Only the leader takes messages, and the next one does when it leads.
+    let second = hinting.second().await;
+    let version = fixture.set("s", "by the first").version;
+    hinting.send(&event(&host, "s", &version)).await;
+    fixture.secret_has("t", "k", b"by the first").await;
+    hinting.is_emptied().await;
+    assert_eq!(metric(&second, "keytide_hint_requests_total").await, 0.0);
+
+    assert_eq!(hinting.daemon.terminate().await.expect("ended"), 0);
+    hinting.daemon = second;
+    fixture.reason("m", "Mirrored").await;
+    hinting.send(&event(&host, "nobodys", NO_VERSION)).await;
+    hinting.is_emptied().await;
+    let version = fixture.set("s", "by the second").version;
+    hinting.send(&event(&host, "s", &version)).await;
+    fixture.secret_has("t", "k", b"by the second").await;
     hinting.end().await;
 }
 
 #[tokio::test]
 async fn with_any_hints_or_none_each_target_gets_what_its_vault_has_and_never_goes_back() {
-    const ROUNDS: u32 = 3;
+    const ROUNDS: u32 = 2;
     let fixture = Fixture::new("hints").await;
     let host = fixture.host();
     let hinting = Hinting::start(&fixture, async |queue| {
@@ -331,9 +395,8 @@ async fn with_any_hints_or_none_each_target_gets_what_its_vault_has_and_never_go
             &fixture.set("disordered", &after).version,
         );
         let late = event(&host, "late", &fixture.set("late", &after).version);
-        let late = STANDARD.encode(late.to_string());
         // In the midst of the next round, or after the last.
-        send(&hinting.queue, &late, 10).await;
+        send(&hinting.queue, &encoded(&late), 6).await;
         for event in [&doubled, &doubled, &second, &doubled, &first] {
             hinting.send(event).await;
         }
