@@ -33,7 +33,9 @@ use crate::leader::{self, Candidacy, Candidate, Fence};
 use crate::mirror::{self, Activity, Memories, Mirrors};
 use crate::rotation::{self, Rollouts, Rotations, Warned};
 use crate::telemetry::{Events, Health, Metrics, serve};
-use crate::vault::{self, CredentialKind, DnsSuffixes, Limits, SurveySettings, Transport, Vaults};
+use crate::vault::{
+    self, CredentialKind, DnsSuffixes, HintSource, Limits, SurveySettings, Transport, Vaults,
+};
 
 /// Key of the digest key's Secret.
 const DIGEST_KEY: &str = "key";
@@ -66,6 +68,8 @@ pub struct Settings {
     pub survey: SurveySettings,
     /// What no vault is sent more of.
     pub vault_limits: Limits,
+    /// None: changes are seen at the interval.
+    pub hints: Option<HintSource>,
     pub min_refresh_interval: Duration,
     pub timing: rotation::Timing,
     /// None: this is the only daemon.
@@ -241,11 +245,21 @@ async fn controllers(
         rollouts: Rollouts::default(),
     });
     let (mirror_triggers, rotation_triggers) = caches.wake(vault_triggers);
-    futures::join!(
+    let hinted = Arc::clone(&mirroring);
+    let hints = async {
+        match settings.hints.clone() {
+            Some(source) => hinted.vaults.follow(source).await,
+            None => std::future::pending().await,
+        }
+    };
+    let controllers = futures::future::join(
         mirror::run(mirroring, mirror_triggers, stop.clone()),
-        rotation::run(rotating, rotation_triggers, stop)
+        rotation::run(rotating, rotation_triggers, stop),
     );
-    Ok(())
+    tokio::select! {
+        _ = controllers => Ok(()),
+        Err(error) = hints => Err(error.into()),
+    }
 }
 
 /// The clients of the API server. Each has connections of its own, so that writes that wait don't hold up watches.

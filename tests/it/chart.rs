@@ -38,6 +38,10 @@ identity:
   serviceAccounts: true
 vaultDnsSuffixes: [vault.azure.net, vault.azure.cn]
 minRefreshInterval: 30s
+hints:
+  queueUrl: https://contoso.queue.core.windows.net/keytide
+  clientId: 01234567-89ab-cdef-0123-456789abcdef
+  pause: 500ms
 settle: 1m30s
 minRotationInterval: 2m
 digestKeySecret: digests
@@ -256,6 +260,7 @@ vaults:
   same-vault-azure-net: {namespaces: [a], objects: [{kind: secret, name: x}]}
 identity: {type: managedIdentity, projectedToken: true, authorityHost: "http://login"}
 serviceAccount: {create: false}
+hints: {queueUrl: "https://contoso.queue.core.windows.net/keytide?sig=hidden", clientId: my-identity, pause: often}
 settle: soon
 vaultDnsSuffixes: [vault.azure.net, net]
 caBundle: {configMap: a, secret: b}
@@ -280,6 +285,9 @@ extraEnv: [{name: KEYTIDE_SETTLE, value: 1s}]
         "identity.projectedToken needs identity.clientId and identity.tenantId",
         "write the Microsoft Entra endpoint with https://",
         "write the name of a ServiceAccount",
+        "hints.queueUrl is not the URL of a queue of Azure Storage",
+        "hints.clientId is \"my-identity\"",
+        "hints.pause is \"often\": write a number with its unit",
         "settle is \"soon\": write a number with its unit",
         "write what follows the first dot of a vault's host",
         "caBundle.configMap and caBundle.secret are both set",

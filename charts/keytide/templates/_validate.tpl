@@ -7,6 +7,7 @@ says well (types, unknown keys, enums) is left to it.
 {{- $errors := concat
   (include "keytide.validate.vaults" . | fromYamlArray)
   (include "keytide.validate.identity" . | fromYamlArray)
+  (include "keytide.validate.hints" . | fromYamlArray)
   (include "keytide.validate.daemon" . | fromYamlArray)
 -}}
 {{- with $errors -}}
@@ -108,6 +109,25 @@ says well (types, unknown keys, enums) is left to it.
 {{- end -}}
 {{- if not (or .Values.serviceAccount.create .Values.serviceAccount.name) -}}
   {{- $errors = append $errors "serviceAccount.create is false and serviceAccount.name is empty: write the name of a ServiceAccount. (The namespace's default one would share the daemon's rights with every Pod there.)" -}}
+{{- end -}}
+{{- toYaml $errors -}}
+{{- end -}}
+
+{{- define "keytide.validate.hints" -}}
+{{- $errors := include "keytide.validate.ids" (dict "at" "hints" "identity" .Values.hints) | fromYamlArray -}}
+{{- with .Values.hints -}}
+  {{- $host := `https://[A-Za-z0-9][A-Za-z0-9.-]*[.]queue[.](core[.](windows[.]net|chinacloudapi[.]cn|usgovcloudapi[.]net)|storage[.]azure[.]net)` -}}
+  {{- $queue := `[a-z0-9](-?[a-z0-9]){2,62}` -}}
+  {{- if and .queueUrl (not (regexMatch (printf "^%s/%s$" $host $queue) .queueUrl)) -}}
+    {{- /* Not quoted: it may hold a SAS. */ -}}
+    {{- $errors = append $errors "hints.queueUrl is not the URL of a queue of Azure Storage: write https://, the account's host for queues and the queue's name, such as https://contoso.queue.core.windows.net/keytide, without a SAS" -}}
+  {{- end -}}
+  {{- if and .clientId (not .queueUrl) -}}
+    {{- $errors = append $errors "hints.clientId is set and hints.queueUrl is empty: write the queue's URL, or leave both out" -}}
+  {{- end -}}
+  {{- if not (regexMatch `^([0-9]+(ms|s|m|h))+$` (toString .pause)) -}}
+    {{- $errors = append $errors (printf "hints.pause is %q: write a number with its unit (ms, s, m or h), such as 1s" (toString .pause)) -}}
+  {{- end -}}
 {{- end -}}
 {{- toYaml $errors -}}
 {{- end -}}
