@@ -1,4 +1,5 @@
-# Needs Rust, Go, Python 3, make, bash, coreutils, curl, jq, procps and util-linux. `make` says what there is to make.
+# Needs Rust, Go, Python 3, Node 20 or later with npm, make, bash, coreutils, curl, jq, procps and util-linux. `make` says what
+# there is to make.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c

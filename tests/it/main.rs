@@ -14,6 +14,7 @@ mod docs;
 mod faults;
 mod fixture;
 mod grants;
+mod hinting;
 mod identities;
 mod leading;
 mod leaks;

@@ -15,6 +15,7 @@
 )]
 
 pub mod azure_devops;
+pub mod azurite;
 pub mod certificates;
 pub mod cluster;
 pub mod daemon;
