@@ -51,6 +51,9 @@ pub struct Run {
     /// Where tokens for Azure come from
     #[arg(long, env = "KEYTIDE_CREDENTIAL", value_enum, default_value_t)]
     credential: CredentialKind,
+    /// Let mirrors read as ServiceAccounts of their own namespaces, of which the API server is asked for tokens
+    #[arg(long, env = "KEYTIDE_SERVICE_ACCOUNTS", default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    service_accounts: bool,
     /// No mirror asks its vault more often than this
     #[arg(long, env = "KEYTIDE_MIN_REFRESH_INTERVAL", default_value = "10s", value_parser = duration)]
     min_refresh_interval: SignedDuration,
@@ -155,6 +158,7 @@ impl Run {
             vault_dns_suffixes: self.vault_dns_suffix,
             ca_bundle: self.ca_bundle,
             credential: self.credential,
+            service_accounts: self.service_accounts,
             survey: SurveySettings {
                 mode: self.survey,
                 full_sweep: Duration::try_from(self.full_sweep)?,
@@ -186,10 +190,12 @@ impl Hints {
             .map_err(|error| format!("--hints-queue: {error}"))?;
         Ok(Some(HintSource {
             queue,
-            identity: Identity {
-                client_id: self.hints_client_id,
-                tenant_id: None,
-            },
+            identity: self
+                .hints_client_id
+                .map_or_else(Identity::default, |client_id| Identity::Application {
+                    client_id,
+                    tenant_id: None,
+                }),
             pause: Duration::try_from(self.hints_pause)?,
         }))
     }

@@ -5,6 +5,7 @@
 //! then go on, whatever it waits for, and nothing that it remembers from its time as the leader can mislead it later.
 
 mod caches;
+mod tokens;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ use tower::filter::FilterLayer;
 use tower::limit::ConcurrencyLimitLayer;
 
 use self::caches::Caches;
+use self::tokens::TokenRequests;
 use crate::api::{KeyVaultGrant, KeyVaultMirror};
 use crate::clock::ServerClock;
 use crate::digest::{DigestKey, KEY_LENGTH};
@@ -61,6 +63,8 @@ pub struct Settings {
     /// PEM file with certificates to trust beside the system's.
     pub ca_bundle: Option<PathBuf>,
     pub credential: CredentialKind,
+    /// Whether mirrors may read as ServiceAccounts of their namespaces.
+    pub service_accounts: bool,
     pub survey: SurveySettings,
     /// What no vault is sent more of.
     pub vault_limits: Limits,
@@ -110,7 +114,7 @@ async fn act(settings: Settings, health: Health, metrics: Arc<Metrics>, stop: St
         () = stop.clone() => return Ok(()),
     }
     health.waiting("the caches are being filled");
-    let (caches, watches) = Caches::new(&clients.watching);
+    let (caches, watches) = Caches::new(&clients.watching, settings.service_accounts);
     let instance = std::env::var("HOSTNAME").unwrap_or_else(|_| "keytide".to_owned());
     let leading = async {
         tokio::select! {
@@ -202,6 +206,7 @@ async fn controllers(
     let vaults = vault::Config {
         transport,
         credential: settings.credential,
+        accounts: Arc::new(TokenRequests(client.clone())),
         settings: settings.survey,
         limits: settings.vault_limits,
         metrics: Arc::clone(metrics),
@@ -217,6 +222,8 @@ async fn controllers(
         mirrors: caches.mirrors.clone(),
         mirrors_by_target: caches.mirrors_by_target.clone(),
         grants: caches.grants.clone(),
+        namespaces: caches.namespaces.clone(),
+        accounts: caches.accounts.clone(),
         targets: caches.targets.clone(),
         activity: activity.clone(),
         events: events.clone(),

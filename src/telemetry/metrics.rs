@@ -60,7 +60,7 @@ impl From<&Account> for AccountLabels {
     fn from(account: &Account) -> Self {
         Self {
             vault: account.vault.to_string(),
-            identity: account.identity.client_id.clone().unwrap_or_default(),
+            identity: account.identity.label(),
         }
     }
 }

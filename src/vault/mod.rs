@@ -32,7 +32,9 @@ pub use client::{Transport, TransportError};
 pub use error::{VaultError, VaultErrorKind};
 pub use governor::Limits;
 pub use hints::Source as HintSource;
-pub use identity::{CredentialKind, Identity};
+pub use identity::{
+    CredentialKind, EXCHANGE_AUDIENCE, Identity, ServiceAccount, ServiceAccountTokens,
+};
 pub use name::{DnsSuffixes, InvalidVault, VaultHost};
 pub use secret::{SecretValue, VaultSecret};
 pub use subscriptions::Delivery;

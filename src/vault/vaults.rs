@@ -20,7 +20,9 @@ use super::subscriptions::{Delivery, Effect, Subscriptions};
 use super::survey::{ObjectId, Settings};
 use super::task::{Command, Task, random};
 use super::token::RenewingCredential;
-use super::{CredentialKind, Identity, ReadKey, Transport, VaultError, VaultHost};
+use super::{
+    CredentialKind, Identity, ReadKey, ServiceAccountTokens, Transport, VaultError, VaultHost,
+};
 use crate::telemetry::Metrics;
 
 /// Whoever can want objects: a mirror.
@@ -32,6 +34,7 @@ impl<S: Clone + Eq + Hash + Send + Sync + fmt::Debug + 'static> Subscriber for S
 pub struct Config {
     pub transport: Transport,
     pub credential: CredentialKind,
+    pub accounts: Arc<dyn ServiceAccountTokens>,
     pub settings: Settings,
     pub limits: Limits,
     pub metrics: Arc<Metrics>,
@@ -285,10 +288,11 @@ impl<S: Subscriber> Shared<S> {
             return credential;
         }
         let (kind, identity) = (self.config.credential, identity.clone());
+        let accounts = Arc::clone(&self.config.accounts);
         let options = self.config.transport.options();
         let source = {
             let identity = identity.clone();
-            move || kind.credential(&identity, options.clone())
+            move || kind.credential(&identity, &accounts, options.clone())
         };
         let credential = RenewingCredential::new(Box::new(source));
         credentials.insert(identity, Arc::downgrade(&credential));

@@ -23,12 +23,19 @@ vaults:
     tenantId: contoso.onmicrosoft.com
     namespaces: ["*"]
     objects: [{kind: secret, name: web-tls}]
+  contoso-teams:
+    serviceAccounts: ["*-mirror"]
+    namespaceSelector:
+      matchLabels: {team: a}
+      matchExpressions: [{key: stage, operator: In, values: [live]}]
+    objects: [{kind: secret, name: "*"}]
 identity:
   type: workloadIdentity
   clientId: 01234567-89ab-cdef-0123-456789abcdef
   tenantId: 01234567-89ab-cdef-0123-456789abcdee
   projectedToken: true
   authorityHost: https://login.partner.microsoftonline.cn/
+  serviceAccounts: true
 vaultDnsSuffixes: [vault.azure.net, vault.azure.cn]
 minRefreshInterval: 30s
 hints:
@@ -249,6 +256,7 @@ vaults:
   empty: {}
   wrong: {namespaces: [Upper], objects: [{kind: secret, name: a/b}, {kind: secret}], clientId: my-identity, tenantId: "?"}
   same.vault.azure.net: {namespaces: [a], objects: [{kind: secret, name: x}]}
+  both: {namespaces: [a], objects: [{kind: secret, name: x}], clientId: 01234567-89ab-cdef-0123-456789abcdef, serviceAccounts: [x]}
   same-vault-azure-net: {namespaces: [a], objects: [{kind: secret, name: x}]}
 identity: {type: managedIdentity, projectedToken: true, authorityHost: "http://login"}
 serviceAccount: {create: false}
@@ -270,6 +278,8 @@ extraEnv: [{name: KEYTIDE_SETTLE, value: 1s}]
         "needs both kind and name",
         "vaults.wrong.clientId is \"my-identity\"",
         "vaults.wrong.tenantId is \"?\"",
+        "vaults.both has both clientId and serviceAccounts",
+        "vaults.both.serviceAccounts needs identity.serviceAccounts: true",
         "would both become the grant",
         "identity.projectedToken is for workload identity",
         "identity.projectedToken needs identity.clientId and identity.tenantId",

@@ -14,6 +14,8 @@
   value: {{ join "," .Values.vaultDnsSuffixes | quote }}
 - name: KEYTIDE_CREDENTIAL
   value: {{ include "keytide.credential" . }}
+- name: KEYTIDE_SERVICE_ACCOUNTS
+  value: {{ .Values.identity.serviceAccounts | quote }}
 - name: KEYTIDE_MIN_REFRESH_INTERVAL
   value: {{ .Values.minRefreshInterval | quote }}
 {{- with .Values.hints.queueUrl }}

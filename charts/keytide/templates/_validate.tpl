@@ -47,8 +47,14 @@ says well (types, unknown keys, enums) is left to it.
   {{- if and $grant.tenantId (not $grant.clientId) -}}
     {{- $errors = append $errors (printf "%s.tenantId is set without clientId: write the client ID of the identity in that tenant, or leave tenantId out" $at) -}}
   {{- end -}}
-  {{- if not $grant.namespaces -}}
-    {{- $errors = append $errors (printf "%s.namespaces is missing: write the namespaces that may mirror from this vault, such as namespaces: [runners]. There is no default; [\"*\"] means every namespace" $at) -}}
+  {{- if not (or $grant.namespaces $grant.namespaceSelector) -}}
+    {{- $errors = append $errors (printf "%s.namespaces is missing: write the namespaces that may mirror from this vault, such as namespaces: [runners], or a namespaceSelector. There is no default; [\"*\"] means every namespace" $at) -}}
+  {{- end -}}
+  {{- if and $grant.serviceAccounts $grant.clientId -}}
+    {{- $errors = append $errors (printf "%s has both clientId and serviceAccounts: write one of them, since either the grant says who reads, or each mirror does" $at) -}}
+  {{- end -}}
+  {{- if and $grant.serviceAccounts (not $.Values.identity.serviceAccounts) -}}
+    {{- $errors = append $errors (printf "%s.serviceAccounts needs identity.serviceAccounts: true, which gives the daemon the right to act as ServiceAccounts" $at) -}}
   {{- end -}}
   {{- range $i, $namespace := $grant.namespaces -}}
     {{- if not (regexMatch `^[a-z0-9*]([a-z0-9*-]{0,61}[a-z0-9*])?$` $namespace) -}}
