@@ -20,4 +20,5 @@ mod regressions;
 mod release;
 mod rotating;
 mod schema;
+mod storms;
 mod surveying;
