@@ -76,6 +76,7 @@ extraVolumeMounts: [{name: extra, mountPath: /extra}]
 
 /// What [`EVERYTHING`] excludes.
 const OTHERWISE: &str = r#"
+runners: {enabled: true}
 identity: {type: environment}
 serviceAccount: {create: false, name: mine}
 caBundle: {secret: roots}
