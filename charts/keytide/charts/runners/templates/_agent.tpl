@@ -7,10 +7,10 @@
 {{- define "runners.ownEnv" -}}
 - name: AZP_URL
   value: {{ .organizationUrl | quote }}
-{{- if .poolName }}
 - name: AZP_POOL
-  value: {{ .poolName | quote }}
-{{- else }}
+  value: {{ .poolName | default .poolID | quote }}
+{{- if not .poolName }}
+# The agent looks its name up.
 - name: AZP_POOL_ID
   value: {{ .poolID | quote }}
 {{- end }}

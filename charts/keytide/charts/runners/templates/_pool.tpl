@@ -4,16 +4,19 @@ from here, so that none has to know which field came from where.
 */}}
 {{- define "runners.pools" -}}
 {{- $pools := list -}}
-{{- range $key := keys .Values.pools | sortAlpha -}}
-{{- $pools = append $pools (include "runners.pool" (dict "root" $ "key" $key) | fromJson) -}}
+{{- range $key, $own := .Values.pools -}}
+{{- /* One that is null was taken away by a later values file. */ -}}
+{{- if not (kindIs "invalid" $own) -}}
+{{- $pools = append $pools (include "runners.pool" (dict "root" $ "key" $key "own" $own) | fromJson) -}}
+{{- end -}}
 {{- end -}}
 {{- dict "pools" $pools | toJson -}}
 {{- end -}}
 
-{{/* One pool: its own fields over the defaults, and what follows from them. Takes (dict "root" "key"). */}}
+{{/* One pool: its own fields over the defaults, and what follows from them. Takes (dict "root" "key" "own"). */}}
 {{- define "runners.pool" -}}
 {{- $root := .root -}}
-{{- $own := get $root.Values.pools .key | default dict -}}
+{{- $own := .own -}}
 {{- $pool := include "runners.pruned" (mergeOverwrite (deepCopy $root.Values.defaults) (deepCopy $own)) | fromJson -}}
 
 {{- /* What the pool says itself takes the place of another kind of the same in the defaults. */ -}}
@@ -47,6 +50,11 @@ from here, so that none has to know which field came from where.
 {{- end -}}
 {{- $toZero := and $scaled (eq $min 0) -}}
 {{- $placeholder := ternary $toZero (eq (toString $pool.placeholder.enabled) "true") (eq (toString $pool.placeholder.enabled) "auto") -}}
+{{- /* An agent of mode job is ready when it has its job: until then KEDA takes it for one that is to come. */ -}}
+{{- $probe := dict -}}
+{{- if eq $pool.mode "job" -}}
+  {{- $probe = dict "exec" (dict "command" (list "pgrep" "--exact" "Agent.Worker")) "periodSeconds" 5 -}}
+{{- end -}}
 {{- $name := include "runners.name" (dict "root" $root "key" .key "own" $own) -}}
 {{- range $field, $value := dict
   "key" .key
@@ -64,6 +72,7 @@ from here, so that none has to know which field came from where.
   "replicas" $replicas
   "most" (ternary $max $replicas $scaled)
   "placeholderWanted" $placeholder
+  "readinessProbe" ($pool.readinessProbe | default $probe)
   "serviceAccountName" ($pool.serviceAccount.name | default (ternary $name "default" $pool.serviceAccount.create))
   "team" (include "runners.text" $pool.team | default (include "runners.text" $home.team))
   "costCenter" (include "runners.text" $pool.costCenter | default (include "runners.text" $home.costCenter))
@@ -111,7 +120,7 @@ validation to say.
 */}}
 {{- define "runners.organizationUrl" -}}
 {{- $url := trim . | trimAll "/" -}}
-{{- $url = regexReplaceAll `^(?i)https?://(?:[^/@]*@)?dev\.azure\.com/+` $url "https://dev.azure.com/" -}}
-{{- $url = regexReplaceAll `^(?i)https?://(?:[^/@]*@)?([a-z0-9-]+)\.visualstudio\.com(?:/+defaultcollection)?$` $url "https://dev.azure.com/${1}" -}}
+{{- $url = regexReplaceAll `^(?i)https?://dev\.azure\.com/+` $url "https://dev.azure.com/" -}}
+{{- $url = regexReplaceAll `^(?i)https?://([a-z0-9-]+)\.visualstudio\.com(?:/+defaultcollection)?$` $url "https://dev.azure.com/${1}" -}}
 {{- $url -}}
 {{- end -}}
