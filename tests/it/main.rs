@@ -18,5 +18,8 @@ mod processes;
 mod regressions;
 mod release;
 mod rotating;
+mod runner_releases;
+mod runner_values;
+mod runners;
 mod schema;
 mod surveying;
