@@ -32,7 +32,7 @@ defaults:
   namespace: TEAM
   organizationUrl: https://dev.azure.com/contoso
   poolName: Linux "agents"
-  auth: {pat: {vault: youradorunnerskv, object: ado-pat, version: 0123456789abcdef0123456789abcdef, refreshInterval: 1m}}
+  auth: {pat: {vault: youradorunnerskv, object: ado-pat, version: 0123456789abcdef0123456789abcdef, serviceAccountName: vault-reader, refreshInterval: 1m}}
   secretName: pat
   scale:
     min: 0

@@ -148,6 +148,25 @@ async fn the_first_users_objects_say_what_those_written_by_hand_said() {
     ] {
         are_the_first_users(&objects(values, more).await, "ado-agents", "runners");
     }
+    // The same by Helm 3, which knows no cluster's version then.
+    let template = [
+        "template",
+        "ado",
+        RUNNERS,
+        "--namespace",
+        "runners",
+        "--values",
+        "-",
+    ];
+    let more = [
+        "--kube-version",
+        "1.37.0",
+        "--set",
+        "keda.checkInstalled=false",
+    ];
+    let template = [&template[..], &more].concat();
+    let rendered = testbed().await.helm3_with(FIRST_USER, &template).await.ok();
+    are_the_first_users(&by_name(&rendered), "ado-agents", "runners");
     // The same as part of Keytide's release.
     let values = json!({"runners": yaml(FIRST_USER)}).to_string();
     let template = [

@@ -45,6 +45,20 @@
 - name: AZURE_AUTHORITY_HOST
   value: {{ .auth.workloadIdentity.authorityHost | quote }}
 {{- end }}
+{{- with include "runners.proxyEnv" . | trim }}
+{{ . }}
+{{- end }}
+{{- if include "runners.hasCaBundle" . }}
+- name: AZP_CA_BUNDLE
+  value: /etc/keytide/ca/bundle.pem
+{{- end }}
+{{- if .buildkit.enabled }}
+- name: BUILDKIT_HOST
+  value: unix:///run/buildkit/buildkitd.sock
+{{- end }}
+{{- end -}}
+
+{{- define "runners.proxyEnv" -}}
 {{- with .proxy.httpsProxy }}
 - name: HTTPS_PROXY
   value: {{ . | quote }}
@@ -57,14 +71,6 @@
 {{- $direct := list "169.254.169.254" "localhost" "127.0.0.1" "kubernetes.default.svc" "$(KUBERNETES_SERVICE_HOST)" }}
 - name: NO_PROXY
   value: {{ join "," (concat (compact (list (trimAll ", " .proxy.noProxy))) $direct) | quote }}
-{{- end }}
-{{- if include "runners.hasCaBundle" . }}
-- name: AZP_CA_BUNDLE
-  value: /etc/keytide/ca/bundle.pem
-{{- end }}
-{{- if .buildkit.enabled }}
-- name: BUILDKIT_HOST
-  value: unix:///run/buildkit/buildkitd.sock
 {{- end }}
 {{- end -}}
 

@@ -164,6 +164,8 @@ https://github.com/moby/buildkit/blob/master/docs/rootless.md
 */}}
 {{- define "runners.buildkit" -}}
 {{- $buildkit := .pool.buildkit -}}
+{{- $proxy := include "runners.proxyEnv" .pool | trim -}}
+{{- $ca := include "runners.hasCaBundle" .pool -}}
 name: buildkit
 image: {{ $buildkit.image | quote }}
 imagePullPolicy: {{ .pool.image.pullPolicy | quote }}
@@ -175,6 +177,17 @@ args:
   {{- range $buildkit.args }}
   - {{ . | quote }}
   {{- end }}
+{{- if or $proxy $ca }}
+env:
+  {{- with $proxy }}
+  {{- . | nindent 2 }}
+  {{- end }}
+  {{- if $ca }}
+  # Go adds what is in these folders to the file of public authorities.
+  - name: SSL_CERT_DIR
+    value: /etc/ssl/certs:/etc/keytide/ca
+  {{- end }}
+{{- end }}
 startupProbe:
   exec:
     command: [buildctl, --addr, unix:///run/buildkit/buildkitd.sock, debug, workers]
@@ -199,4 +212,9 @@ volumeMounts:
     mountPath: /run/buildkit
   - name: buildkit-state
     mountPath: /home/user/.local/share/buildkit
+  {{- if $ca }}
+  - name: ca-bundle
+    mountPath: /etc/keytide/ca
+    readOnly: true
+  {{- end }}
 {{- end -}}

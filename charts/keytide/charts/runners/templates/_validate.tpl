@@ -43,7 +43,7 @@ values depend on each other) or could only say as a regular expression.
   {{- $_ := set $names $place .key -}}
   {{- if eq .authKind "pat" -}}
     {{- $place := printf "%s/%s" .namespace .secretName -}}
-    {{- $pat := pick .auth.pat "vault" "object" "version" | toJson -}}
+    {{- $pat := pick .auth.pat "vault" "object" "version" "serviceAccountName" | toJson -}}
     {{- $first := get $secrets $place | default (dict "key" .key "pat" $pat) -}}
     {{- if ne $first.pat $pat -}}
       {{- $errors = append $errors (printf "pools.%s and pools.%s mirror different PATs into the Secret %s of namespace %s: give one of them another secretName, or another namespace" $first.key .key .secretName .namespace) -}}
