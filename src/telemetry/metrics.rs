@@ -1,14 +1,18 @@
 //! Metrics, in the OpenMetrics text format. Labels are names of vaults, namespaces and reasons: never content, and never
 //! something of which there can be a value per object and version.
 
-use std::sync::Mutex;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
@@ -40,12 +44,6 @@ struct AccountLabels {
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct MirrorLabels {
-    namespace: String,
-    mirror: String,
-}
-
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct NamespaceLabels {
     namespace: String,
 }
@@ -65,6 +63,50 @@ impl From<&Account> for AccountLabels {
     }
 }
 
+/// How mirrors are doing, by namespace and name: two metrics in one map, because there is an entry for every mirror.
+#[derive(Clone, Debug, Default)]
+struct MirrorStates(Arc<Mutex<BTreeMap<(String, String), MirrorState>>>);
+
+#[derive(Clone, Copy, Debug)]
+struct MirrorState {
+    ready: bool,
+    outside_validity: bool,
+}
+
+impl MirrorStates {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(String, String), MirrorState>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Collector for MirrorStates {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let states = self.lock();
+        let mut encode = |name, help, holds: fn(&MirrorState) -> bool| {
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for ((namespace, mirror), state) in &*states {
+                let labels = [
+                    ("namespace", namespace.as_str()),
+                    ("mirror", mirror.as_str()),
+                ];
+                let gauge = ConstGauge::new(i64::from(holds(state)));
+                gauge.encode(metric.encode_family(&labels)?)?;
+            }
+            Ok(())
+        };
+        encode(
+            "mirror_ready",
+            "Whether the target has what the vault has.",
+            |state| state.ready,
+        )?;
+        encode(
+            "mirror_outside_validity",
+            "Whether an expired or not yet valid object is mirrored.",
+            |state| state.outside_validity,
+        )
+    }
+}
+
 /// All metrics of the daemon.
 pub struct Metrics {
     registry: Mutex<Registry>,
@@ -79,8 +121,7 @@ pub struct Metrics {
     hint_age: Histogram,
     reconciles: Family<ReconcileLabels, Counter>,
     writes: Family<NamespaceLabels, Counter>,
-    ready: Family<MirrorLabels, Gauge>,
-    outside_validity: Family<MirrorLabels, Gauge>,
+    mirrors: MirrorStates,
     rotations: Family<NamespaceLabels, Counter>,
     until_template: Histogram,
     until_rolled_out: Histogram,
@@ -107,8 +148,7 @@ impl Default for Metrics {
             ]),
             reconciles: Family::default(),
             writes: Family::default(),
-            ready: Family::default(),
-            outside_validity: Family::default(),
+            mirrors: MirrorStates::default(),
             rotations: Family::default(),
             until_template: Histogram::new(seconds),
             until_rolled_out: Histogram::new(seconds),
@@ -170,16 +210,7 @@ impl Metrics {
             self.reconciles.clone(),
         );
         registry.register("target_writes", "Writes of targets", self.writes.clone());
-        registry.register(
-            "mirror_ready",
-            "Whether the target has what the vault has",
-            self.ready.clone(),
-        );
-        registry.register(
-            "mirror_outside_validity",
-            "Whether an expired or not yet valid object is mirrored",
-            self.outside_validity.clone(),
-        );
+        registry.register_collector(Box::new(self.mirrors.clone()));
         registry.register("rotations", "Workloads rolled", self.rotations.clone());
         registry.register_with_unit(
             "rotation_until_template",
@@ -279,24 +310,18 @@ impl Metrics {
 
     /// How a mirror is doing.
     pub fn mirror_state(&self, namespace: &str, mirror: &str, ready: bool, outside_validity: bool) {
-        let labels = MirrorLabels {
-            namespace: namespace.to_owned(),
-            mirror: mirror.to_owned(),
+        let state = MirrorState {
+            ready,
+            outside_validity,
         };
-        self.ready.get_or_create(&labels).set(ready.into());
-        self.outside_validity
-            .get_or_create(&labels)
-            .set(outside_validity.into());
+        let name = (namespace.to_owned(), mirror.to_owned());
+        self.mirrors.lock().insert(name, state);
     }
 
     /// A mirror is gone, and so are its metrics.
     pub fn mirror_gone(&self, namespace: &str, mirror: &str) {
-        let labels = MirrorLabels {
-            namespace: namespace.to_owned(),
-            mirror: mirror.to_owned(),
-        };
-        self.ready.remove(&labels);
-        self.outside_validity.remove(&labels);
+        let name = (namespace.to_owned(), mirror.to_owned());
+        self.mirrors.lock().remove(&name);
     }
 
     /// A workload was rolled, so many seconds after the vault's update (where that is known).
@@ -324,10 +349,8 @@ impl Metrics {
         text
     }
 
-    fn registry(&self) -> std::sync::MutexGuard<'_, Registry> {
-        self.registry
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -2,8 +2,7 @@
 //!
 //! The daemon goes the way that it goes in Azure: a token from IMDS, the queue's real name, and Azurite behind it.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use azure_core::credentials::TokenCredential;
 use azure_core::http::{ClientOptions, Transport};
@@ -15,11 +14,8 @@ use azure_storage_queue::models::{
 use azure_storage_queue::{QueueClient, QueueClientOptions};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use futures::StreamExt;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Secret;
 use keytide::devvault::{Fault, Operation};
-use kube::runtime::{WatchStreamExt, watcher};
 use serde_json::{Value, json};
 use tokio::sync::RwLockWriteGuard;
 
@@ -252,30 +248,6 @@ async fn receive_without_deleting(queue: &QueueClient, event: &Value) {
     .await;
 }
 
-/// The numbers that each Secret of the namespace ever held, in order, from now on.
-fn record(fixture: &Fixture) -> Arc<Mutex<BTreeMap<String, Vec<u32>>>> {
-    let seen: Arc<Mutex<BTreeMap<String, Vec<u32>>>> = Arc::default();
-    let record = Arc::clone(&seen);
-    let secrets = watcher(fixture.secrets(), watcher::Config::default());
-    tokio::spawn(async move {
-        let mut secrets = std::pin::pin!(secrets.default_backoff().applied_objects());
-        while let Some(secret) = secrets.next().await {
-            let Ok((name, Some(number))) = secret.map(|secret| number(&secret)) else {
-                continue;
-            };
-            let mut seen = record.lock().expect("not poisoned");
-            seen.entry(name).or_default().push(number);
-        }
-    });
-    seen
-}
-
-fn number(secret: &Secret) -> (String, Option<u32>) {
-    let content = secret.data.as_ref().and_then(|data| data.get("k"));
-    let number = content.and_then(|content| std::str::from_utf8(&content.0).ok()?.parse().ok());
-    (secret.metadata.name.clone().unwrap_or_default(), number)
-}
-
 #[tokio::test]
 async fn a_hint_brings_a_change_at_once_though_the_interval_is_an_hour() {
     let fixture = Fixture::new("hinted").await;
@@ -378,7 +350,7 @@ async fn with_any_hints_or_none_each_target_gets_what_its_vault_has_and_never_go
             .await;
         fixture.secret_has(object, "k", b"0").await;
     }
-    let seen = record(&fixture);
+    let seen = fixture.record();
 
     for round in 1..=ROUNDS {
         let (before, after) = ((2 * round - 1).to_string(), (2 * round).to_string());
@@ -419,7 +391,12 @@ async fn with_any_hints_or_none_each_target_gets_what_its_vault_has_and_never_go
         let last = (2 * ROUNDS).to_string();
         fixture.secret_has(object, "k", last.as_bytes()).await;
         let seen = seen.lock().expect("not poisoned");
-        assert!(seen[object].is_sorted(), "{object}: {:?}", seen[object]);
+        let seen = &seen[&(object.to_owned(), "k".to_owned())];
+        let numbers = seen.iter().map(|seen| seen.parse::<u32>());
+        assert!(
+            numbers.map(Result::unwrap).is_sorted(),
+            "{object}: {seen:?}"
+        );
     }
     for reason in REASONS {
         assert!(hinting.dropped(reason).await >= 1.0, "{reason}");

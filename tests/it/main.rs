@@ -3,7 +3,11 @@
 #[path = "../testbed/mod.rs"]
 mod testbed;
 
+mod agent_access;
+mod agent_pools;
+mod agents;
 mod alone;
+mod azure_devops;
 mod chart;
 mod control_plane;
 mod docs;
@@ -19,8 +23,10 @@ mod processes;
 mod regressions;
 mod release;
 mod rotating;
+mod runner;
 mod runner_releases;
 mod runner_values;
 mod runners;
 mod schema;
+mod storms;
 mod surveying;
