@@ -361,3 +361,28 @@ namespaces:
         refused.stderr
     );
 }
+
+#[tokio::test]
+async fn the_books_examples_are_taken() {
+    // What the examples leave out.
+    let rest = [
+        "--set=defaults.organizationUrl=https://dev.azure.com/contoso",
+        "--set=defaults.poolID=1",
+        "--set=defaults.auth.existingSecret=s",
+    ];
+    let book = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/src");
+    let mut examples = 0;
+    for page in ["runners.md", "runners-builds.md", "runners-migration.md"] {
+        let text = fs::read_to_string(book.join(page)).expect("a page");
+        let blocks = text.split("```yaml\n").skip(1);
+        for block in blocks.filter_map(|rest| rest.split("```").next()) {
+            let values = yaml(block);
+            let ours = ["pools", "defaults", "namespaces"];
+            if ours.iter().any(|field| values.get(field).is_some()) {
+                objects(&values.to_string(), &rest).await;
+                examples += 1;
+            }
+        }
+    }
+    assert!(examples >= 8, "{examples}");
+}
