@@ -114,7 +114,7 @@ from here, so that none has to know which field came from where.
 {{- end -}}
 
 {{/*
-An organisation's URL as KEDA and the agent want it: no slash at the end (KEDA takes the organisation's name from what follows
+An organization's URL as KEDA and the agent want it: no slash at the end (KEDA takes the organization's name from what follows
 the last one), the cloud's two kinds of addresses as one, and a server's with its collection. What it can't be is for the
 validation to say.
 */}}

@@ -198,7 +198,7 @@ values depend on each other) or could only say as a regular expression.
   {{- $_ := set $taken .name "a field of its own" -}}
 {{- end -}}
 {{- range $field := list "capabilities" "env" -}}
-  {{- range $name, $_ := get $pool $field -}}
+  {{- range $name, $_ := get $pool $field | default dict -}}
     {{- if not (regexMatch `^[-._a-zA-Z][-._a-zA-Z0-9]*$` $name) -}}
       {{- $errors = append $errors (printf "%s.%s has %q, which no environment variable can be called: use letters, digits, dashes, dots and underscores" $.at $field $name) -}}
     {{- end -}}
