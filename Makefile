@@ -60,7 +60,7 @@ lint-scripts: $(linters)/.installed
 
 .PHONY: lint-chart
 lint-chart: tools
-	"$$(tests/testbed/build.sh 2>/dev/null)/helm" lint --strict $(chart)
+	"$$(tests/testbed/build.sh 2>/dev/null)/helm" lint --strict $(chart) $(chart)/charts/runners
 
 $(linters)/.installed: $(lint_requirements)
 	mkdir -p $(@D)
