@@ -301,6 +301,8 @@ pools:
     toolCache: {volume: {emptyDir: {}}, claim: {create: true}}
   one: {secretName: "same", organizationUrl: https://dev.azure.com/contoso, poolID: 1, auth: {pat: {vault: youradorunnerskv, object: one}}}
   two: {secretName: "same", organizationUrl: https://dev.azure.com/contoso, poolID: 1, auth: {pat: {vault: youradorunnerskv, object: two}}}
+  this: {serviceAccount: {name: shared}, organizationUrl: https://dev.azure.com/contoso, poolID: 1, auth: {existingSecret: s}}
+  that: {serviceAccount: {name: shared}, organizationUrl: https://dev.azure.com/contoso, poolID: 1, auth: {workloadIdentity: {clientId: 01234567-89ab-cdef-0123-456789abcdef}}}
   no-secret: {secretName: "", organizationUrl: https://dev.azure.com/contoso, poolID: 1, auth: {pat: {vault: youradorunnerskv, object: two}}}
 namespaces:
   x_: {}
@@ -344,6 +346,7 @@ namespaces:
         "pools.jobs.work.path is \"work\": write an absolute path",
         "pools.jobs.toolCache.volume and toolCache.claim.create are both set",
         "pools.one and pools.two mirror different PATs into the Secret same",
+        "pools.that and pools.this have different identities or annotations for the ServiceAccount shared",
         "pools.no-secret.secretName is empty",
         "namespaces.x_: no namespace can be called so",
         "namespaces.empty: no pool has this namespace",

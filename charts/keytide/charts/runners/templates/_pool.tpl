@@ -124,3 +124,13 @@ validation to say.
 {{- $url = regexReplaceAll `^(?i)https?://([a-z0-9-]+)\.visualstudio\.com(?:/+defaultcollection)?$` $url "https://dev.azure.com/${1}" -}}
 {{- $url -}}
 {{- end -}}
+
+{{/* The annotations of a pool's ServiceAccount, as JSON. Takes a pool. */}}
+{{- define "runners.accountAnnotations" -}}
+{{- $annotations := dict -}}
+{{- if eq .authKind "workloadIdentity" -}}
+{{- $_ := set $annotations "azure.workload.identity/client-id" .auth.workloadIdentity.clientId -}}
+{{- with .auth.workloadIdentity.tenantId }}{{ $_ := set $annotations "azure.workload.identity/tenant-id" . }}{{ end -}}
+{{- end -}}
+{{- mergeOverwrite $annotations (include "runners.texts" .serviceAccount.annotations | fromJson) | toJson -}}
+{{- end -}}
