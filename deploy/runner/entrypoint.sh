@@ -38,12 +38,14 @@ problem='' lasting=0
 # shellcheck source-path=SCRIPTDIR source=azure-devops.sh
 source "$(dirname "${BASH_SOURCE[0]}")/azure-devops.sh"
 
-# Signals are counted, and each wait looks whether one came.
+# Signals are counted, and each wait looks whether one came. One that comes before this line is lost, since the first process
+# of a container ignores what it has no handler for; so a preStop hook leaves a file besides.
 signals=0
 trap 'signals=$((signals + 1))' TERM INT
+readonly stop_file=${AZP_STOP_FILE:-/tmp/keytide-runner.stop}
 
 is_stopping() {
-  [ "$signals" -gt 0 ]
+  [ "$signals" -gt 0 ] || [ -e "$stop_file" ]
 }
 
 # pause SECONDS: sleeps, until the first signal at the longest.

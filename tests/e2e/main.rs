@@ -8,6 +8,7 @@
 
 mod image;
 mod needs;
+mod runners;
 mod sandbox;
 mod scene;
 mod steps;
@@ -17,10 +18,13 @@ mod testbed;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
+use runners::Runners;
 use scene::Scene;
+use steps::Step;
 use testbed::Result;
+use testbed::tools::{keda_tool, node_tool};
 
 /// The exit code by which test drivers know a test that couldn't run (automake's convention).
 const SKIPPED: u8 = 77;
@@ -42,14 +46,24 @@ struct Arguments {
 enum Command {
     /// Print the figures that the docs have instead of running the steps
     Figures,
+    /// Run the steps in which KEDA scales runner pools, instead of the others
+    Keda,
     /// What runs in the sandbox
     #[command(hide = true)]
     Inside {
         #[command(flatten)]
         place: sandbox::Place,
         #[arg(long)]
-        figures: bool,
+        play: Play,
     },
+}
+
+/// What is done in the sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Play {
+    Steps,
+    Figures,
+    Keda,
 }
 
 fn main() -> ExitCode {
@@ -68,50 +82,70 @@ fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> Result<ExitCode> {
-    let figures = match &arguments.command {
-        Some(Command::Inside { place, figures }) => {
-            return inside(place, *figures, arguments.only.as_deref()).await;
+    let play = match &arguments.command {
+        Some(Command::Inside { place, play }) => {
+            return inside(place, *play, arguments.only.as_deref()).await;
         }
-        Some(Command::Figures) => true,
-        None => false,
+        Some(Command::Figures) => Play::Figures,
+        Some(Command::Keda) => Play::Keda,
+        None => Play::Steps,
     };
-    let missing = needs::missing();
+    let missing = needs::missing(play);
     if !missing.is_empty() {
         println!("e2e: skipped (this machine lacks {})", missing.join("; "));
         return Ok(ExitCode::from(SKIPPED));
     }
-    let mut more = Vec::new();
-    if figures {
-        more.push("--figures".to_owned());
-    }
-    if let Some(only) = arguments.only {
-        more.extend(["--only".to_owned(), only]);
-    }
-    sandbox::run(arguments.program.as_deref(), &more).await
+    // Here, since the sandbox has no network to have modules from.
+    match play {
+        Play::Keda => keda_tool("keda-operator")?,
+        Play::Steps | Play::Figures => node_tool("kubelet")?,
+    };
+    let only = arguments.only.map(|only| ["--only".to_owned(), only]);
+    let more: Vec<String> = only.into_iter().flatten().collect();
+    sandbox::run(arguments.program.as_deref(), play, &more).await
 }
 
-async fn inside(place: &sandbox::Place, figures: bool, only: Option<&str>) -> Result<ExitCode> {
+async fn inside(place: &sandbox::Place, play: Play, only: Option<&str>) -> Result<ExitCode> {
     sandbox::settle_in()?;
     let scene = Scene::start(place).await?;
-    if figures {
-        let printed = steps::figures::print(&scene).await;
-        if printed.is_err() {
-            scene.tell_what_is_there().await;
+    match play {
+        Play::Figures => {
+            let printed = steps::figures::print(&scene).await;
+            if printed.is_err() {
+                scene.tell_what_is_there().await;
+            }
+            printed.map(|()| ExitCode::SUCCESS)
         }
-        return printed.map(|()| ExitCode::SUCCESS);
+        Play::Steps => play_all(&scene, &scene, &steps::ALL, only).await,
+        Play::Keda => {
+            let runners = Runners::start(scene).await?;
+            let played = play_all(&runners.scene, &runners, &steps::runners::ALL, only).await?;
+            if played != ExitCode::SUCCESS {
+                runners.tell_what_is_there().await;
+            }
+            Ok(played)
+        }
     }
-    let steps = steps::ALL.iter().filter(|(name, _)| {
-        only.is_none_or(|only| name.contains(only)) || *name == steps::INSTALLS
+}
+
+/// Plays the steps one after another, up to the first that fails: those after it take for granted what it was to show.
+async fn play_all<S>(
+    scene: &Scene,
+    stage: &S,
+    steps: &[(&str, Step<S>)],
+    only: Option<&str>,
+) -> Result<ExitCode> {
+    let steps = steps.iter().filter(|(name, _)| {
+        only.is_none_or(|only| name.contains(only)) || steps::INSTALLS.contains(name)
     });
     let mut passed = 0;
     for (name, step) in steps {
         let begin = std::time::Instant::now();
-        let result = step(&scene).await;
+        let result = step(stage).await;
         let seconds = begin.elapsed().as_secs_f64();
         if let Err(error) = result {
             println!("e2e: FAILED  {name} ({seconds:.1} s): {error}");
             scene.tell_what_is_there().await;
-            // The steps after it take for granted what it was to show.
             println!("{passed} passed, 1 failed");
             return Ok(ExitCode::FAILURE);
         }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::Play;
 use crate::sandbox::UNSHARE;
 
 /// A program, and the Debian package that has it.
@@ -15,13 +16,22 @@ const PROGRAMS: [(&str, &str); 6] = [
     ("/usr/sbin/runc", "runc"),
 ];
 
+/// What the runners' image is made of besides.
+const RUNNER_PROGRAMS: [(&str, &str); 3] = [
+    ("/usr/bin/curl", "curl"),
+    ("/usr/bin/jq", "jq"),
+    ("/usr/bin/pgrep", "procps"),
+];
+
 /// What is missing, for a person; nothing if all is there.
-pub fn missing() -> Vec<String> {
+pub fn missing(play: Play) -> Vec<String> {
     if !rustix::process::geteuid().is_root() {
         return vec!["root: run it as root".to_owned()];
     }
+    let for_runners = RUNNER_PROGRAMS.iter().filter(|_| play == Play::Keda);
     let programs = PROGRAMS
         .iter()
+        .chain(for_runners)
         .filter(|(program, _)| !Path::new(program).exists())
         .map(|(program, package)| format!("{program}: install the package {package}"));
     let mut missing: Vec<String> = programs.collect();

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::Play;
 use crate::image;
 use crate::testbed::Result;
 use crate::testbed::process::{Identity, Lifetime, spawn};
@@ -49,10 +50,13 @@ pub struct Place {
     /// Archive of the workloads' image
     #[arg(long)]
     pub workload_image: PathBuf,
+    /// Archive of the runners' image
+    #[arg(long)]
+    pub runner_image: Option<PathBuf>,
 }
 
 /// Builds the images, runs this program's `inside` in a sandbox, and sees to it that nothing is left.
-pub async fn run(program: Option<&Path>, more: &[String]) -> Result<ExitCode> {
+pub async fn run(program: Option<&Path>, play: Play, more: &[String]) -> Result<ExitCode> {
     let before = Traces::seen();
     let scratch = Scratch::create(&std::env::temp_dir().join("keytide-e2e"))?;
     let folder = &scratch.folder;
@@ -71,11 +75,26 @@ pub async fn run(program: Option<&Path>, more: &[String]) -> Result<ExitCode> {
         .arg(daemon_image)
         .arg("--workload-image")
         .arg(workload_image)
+        .args(
+            play.to_possible_value()
+                .map(|play| format!("--play={}", play.get_name())),
+        )
         .args(more);
+    if play == Play::Keda {
+        command
+            .arg("--runner-image")
+            .arg(image::build_runner(folder)?);
+    }
     let code = until_done_or_interrupted(command).await;
     cgroup.remove().await?;
     // What is kept is logs; the images' layers are large.
-    for large in ["containerd", "etcd", "daemon-image", "workload-image"] {
+    for large in [
+        "containerd",
+        "etcd",
+        "daemon-image",
+        "workload-image",
+        "runner-image",
+    ] {
         let large = folder.join(large);
         if large.exists() {
             fs::remove_dir_all(large)?;
@@ -289,11 +308,12 @@ impl Traces {
 /// What runs in a sandbox: it sees other processes than we do. Of other sandboxes, programs that a node doesn't have are
 /// nobody's business here.
 fn processes() -> impl Iterator<Item = String> {
-    const OURS: [&str; 8] = [
+    const OURS: [&str; 9] = [
         "bash",
         "containerd",
         "e2e",
         "etcd",
+        "keda",
         "keytide",
         "kube",
         "runc",

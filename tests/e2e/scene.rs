@@ -24,7 +24,7 @@ use crate::testbed::wait::within;
 /// Longest that a step waits for anything, on a busy machine.
 pub const DEADLINE: Duration = Duration::from_secs(180);
 
-const VAULT: &str = "e2e";
+pub const VAULT: &str = "e2e";
 /// File with what the chart is told.
 const VALUES: &str = "values.json";
 const CLIENT_ID: &str = "11111111-1111-1111-1111-111111111111";
@@ -55,12 +55,15 @@ pub struct Scene {
 impl Scene {
     pub async fn start(place: &Place) -> Result<Self> {
         let begin = Instant::now();
+        let mut images = vec![
+            (place.workload_image.clone(), image::WORKLOAD.to_owned()),
+            (place.daemon_image.clone(), image::DAEMON.to_owned()),
+        ];
+        let runner = place.runner_image.clone();
+        images.extend(runner.map(|archive| (archive, image::RUNNER.to_owned())));
         let node = RealNode {
             cgroup: format!("/{}", place.cgroup),
-            images: vec![
-                (place.workload_image.clone(), image::WORKLOAD.to_owned()),
-                (place.daemon_image.clone(), image::DAEMON.to_owned()),
-            ],
+            images,
         };
         let testbed = Testbed::start_in(&place.folder, &Nodes::Real(node)).await?;
         let vault = start_vault(Options {

@@ -61,6 +61,32 @@ async fn jobs_follow_each_other_until_the_agent_is_told_to_stop() {
 }
 
 #[tokio::test]
+async fn a_file_tells_it_to_stop_where_a_signal_came_too_early() {
+    let double = azure_devops().await;
+    let setup = Setup::new(&double).file("AZP_STOP_FILE", "");
+    let stop_file = setup.path("AZP_STOP_FILE");
+    std::fs::remove_file(&stop_file).expect("removed");
+    let mut runner = setup.start();
+    queue(&double, 1);
+    until_running(&double, 1).await;
+    std::fs::write(&stop_file, "").expect("written");
+    until_disabled(&double).await;
+    assert!(runner.is_running());
+    finish_jobs(&double);
+    assert_eq!(runner.ended().await, 0, "{}", runner.log());
+    assert_eq!(results(&double), ["succeeded"]);
+    assert_eq!(agent_names(&double, POOL), [""; 0]);
+}
+
+#[tokio::test]
+async fn nothing_is_registered_where_the_file_is_there_from_the_start() {
+    let double = azure_devops().await;
+    let mut runner = Setup::new(&double).file("AZP_STOP_FILE", "").start();
+    assert_eq!(runner.ended().await, 0, "{}", runner.log());
+    assert_eq!(agent_names(&double, POOL), [""; 0]);
+}
+
+#[tokio::test]
 async fn an_agent_that_is_told_to_stop_twice_still_waits_for_its_job() {
     let (double, mut runner) = online().await;
     queue(&double, 1);

@@ -115,7 +115,7 @@ impl Setup {
         self.set("PATH", &path)
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 

@@ -39,7 +39,7 @@ impl Azurite {
     /// Starts it on a free port, with its files in `folder`, and waits until it listens.
     pub async fn start(folder: &Path) -> Result<Self> {
         std::fs::create_dir_all(folder)?;
-        let (authority, certificate, key) = server(HOST)?;
+        let (authority, certificate, key) = server(&[HOST])?;
         let [ca, certificate_file, key_file] =
             ["ca.pem", "server.pem", "server.key"].map(|name| folder.join(name));
         std::fs::write(&ca, authority)?;

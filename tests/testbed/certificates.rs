@@ -23,6 +23,9 @@ const SERVER_NAMES: [&str; 7] = [
     "10.0.0.1",
 ];
 
+/// Whom API services that are not the API server's own believe when it says on whose behalf it asks.
+pub const FRONT_PROXY: &str = "front-proxy";
+
 /// Everything in PEM.
 pub struct Certificates {
     pub ca: String,
@@ -39,6 +42,7 @@ impl Certificates {
         let authority = authority()?;
         let (server, server_key) = leaf(&authority, "kube-apiserver", None, &SERVER_NAMES)?;
         let (admin, admin_key) = leaf(&authority, "testbed-admin", Some("system:masters"), &[])?;
+        let (front_proxy, front_proxy_key) = leaf(&authority, FRONT_PROXY, None, &[])?;
         let tokens = KeyPair::generate()?;
 
         let certificates = Self {
@@ -54,6 +58,8 @@ impl Certificates {
             (certificates.server_key_file(), &server_key),
             (certificates.admin_file(), &certificates.admin),
             (certificates.admin_key_file(), &certificates.admin_key),
+            (certificates.front_proxy_file(), &front_proxy),
+            (certificates.front_proxy_key_file(), &front_proxy_key),
             (certificates.token_key_file(), &tokens.serialize_pem()),
             (
                 certificates.token_public_key_file(),
@@ -89,6 +95,14 @@ impl Certificates {
         self.folder.join("admin.key")
     }
 
+    pub fn front_proxy_file(&self) -> PathBuf {
+        self.folder.join("front-proxy.crt")
+    }
+
+    pub fn front_proxy_key_file(&self) -> PathBuf {
+        self.folder.join("front-proxy.key")
+    }
+
     pub fn token_key_file(&self) -> PathBuf {
         self.folder.join("service-accounts.key")
     }
@@ -99,9 +113,10 @@ impl Certificates {
 }
 
 /// A server that isn't the cluster's: the certificate of its authority, its own, and its key.
-pub fn server(name: &str) -> Result<(String, String, String)> {
+pub fn server(names: &[&str]) -> Result<(String, String, String)> {
     let authority = authority()?;
-    let (certificate, key) = leaf(&authority, name, None, &[name])?;
+    let name = names.first().ok_or("a server has a name")?;
+    let (certificate, key) = leaf(&authority, name, None, names)?;
     Ok((authority.pem(), certificate, key))
 }
 
@@ -129,7 +144,8 @@ fn authority() -> Result<CertifiedIssuer<'static, KeyPair>> {
     Ok(CertifiedIssuer::self_signed(params, KeyPair::generate()?)?)
 }
 
-/// A certificate and its key. Kubernetes takes the common name for the user and the organization for the group.
+/// A client's certificate and its key; with `names`, a server's too. Kubernetes takes the common name for the user and the
+/// organization for the group.
 fn leaf(
     authority: &CertifiedIssuer<'static, KeyPair>,
     common_name: &str,
@@ -137,11 +153,10 @@ fn leaf(
     names: &[&str],
 ) -> Result<(String, String)> {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-    let usage = if names.is_empty() {
-        ExtendedKeyUsagePurpose::ClientAuth
-    } else {
-        ExtendedKeyUsagePurpose::ServerAuth
-    };
+    let mut usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    if !names.is_empty() {
+        usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+    }
     let mut params = CertificateParams::new(names)?;
     // rcgen's default is a name of its own.
     params.distinguished_name = rcgen::DistinguishedName::new();
@@ -154,7 +169,7 @@ fn leaf(
             .push(DnType::OrganizationName, organization);
     }
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![usage];
+    params.extended_key_usages = usages;
     params.use_authority_key_identifier_extension = true;
     let key = KeyPair::generate()?;
     let certificate = params.signed_by(&key, authority)?;

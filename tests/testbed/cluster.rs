@@ -8,7 +8,7 @@ use std::time::Duration;
 use kube::Client;
 use tokio::time::sleep;
 
-use super::certificates::Certificates;
+use super::certificates::{Certificates, FRONT_PROXY};
 use super::nodes::{self, FAKE_IMAGE, Nodes};
 use super::process::{Lifetime, Process, without_proxy};
 use super::tools::tool;
@@ -260,7 +260,33 @@ fn api_server_arguments(
         "--endpoint-reconciler-type=none".into(),
     ];
     arguments.extend(for_nodes);
+    arguments.extend(aggregation_arguments(certificates));
     arguments
+}
+
+/// Lets others serve parts of the API. Nobody translates the cluster IPs of their Services, so requests go to what the
+/// EndpointSlices name.
+fn aggregation_arguments(certificates: &Certificates) -> [String; 8] {
+    [
+        format!(
+            "--proxy-client-cert-file={}",
+            certificates.front_proxy_file().display()
+        ),
+        format!(
+            "--proxy-client-key-file={}",
+            certificates.front_proxy_key_file().display()
+        ),
+        format!(
+            "--requestheader-client-ca-file={}",
+            certificates.ca_file().display()
+        ),
+        // The same authority makes all client certificates.
+        format!("--requestheader-allowed-names={FRONT_PROXY}"),
+        "--requestheader-username-headers=X-Remote-User".into(),
+        "--requestheader-group-headers=X-Remote-Group".into(),
+        "--requestheader-extra-headers-prefix=X-Remote-Extra-".into(),
+        "--enable-aggregator-routing=true".into(),
+    ]
 }
 
 /// Who else asks for what is of no interest, and much.
@@ -301,6 +327,7 @@ fn controller_arguments(kubeconfig: &Path, certificates: &Certificates) -> Vec<S
             certificates.ca_key_file().display()
         ),
         "--concurrent-deployment-syncs=20".into(),
+        "--horizontal-pod-autoscaler-sync-period=1s".into(),
     ]);
     arguments
 }

@@ -19,6 +19,7 @@ pub mod azurite;
 pub mod certificates;
 pub mod cluster;
 pub mod daemon;
+pub mod keda;
 pub mod kubeconfig;
 pub mod nodes;
 pub mod ports;

@@ -179,6 +179,8 @@ fn kubelet_config(cgroup: &str, resolver: &Path, client_ca: &Path) -> serde_json
         "resolvConf": resolver,
         // The disk of a machine that runs tests may be nearly full, which is none of the tests' business.
         "evictionHard": {"memory.available": "1Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
+        // Within one and a half times this, a running container sees a Secret's new content in its volume.
+        "syncFrequency": "10s",
         "kubeAPIQPS": 500,
         "kubeAPIBurst": 1000,
     })

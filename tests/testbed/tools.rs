@@ -26,6 +26,12 @@ pub fn node_tool(name: &str) -> Result<PathBuf> {
     Ok(pinned(&FOLDER, &["node"])?.join(name))
 }
 
+/// Where a tool lies that only KEDA needs, or its folder `keda-crds`.
+pub fn keda_tool(name: &str) -> Result<PathBuf> {
+    static FOLDER: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    Ok(pinned(&FOLDER, &["keda"])?.join(name))
+}
+
 /// `build.sh` knows the folder and answers at once when all is built: asked every time, it can't be out of date.
 fn pinned(
     folder: &'static OnceLock<Result<PathBuf, String>>,

@@ -1,23 +1,28 @@
 //! The steps, in the order in which they are played: the first ones install and remove the daemon, the others find it
-//! running.
+//! running. Those about [`runners`] are played by themselves.
 
 pub mod figures;
 mod install;
 mod lifecycle;
 mod rotation;
+pub mod runners;
 
 use futures::future::LocalBoxFuture;
 
 use crate::scene::Scene;
 use crate::testbed::Result;
 
-type Step = for<'a> fn(&'a Scene) -> LocalBoxFuture<'a, Result<()>>;
+/// What is done on a stage `S`, and what must be seen there.
+pub type Step<S> = for<'a> fn(&'a S) -> LocalBoxFuture<'a, Result<()>>;
+
+/// The steps that others can't be played without.
+pub const INSTALLS: [&str; 3] = [BY_CHART, runners::DAEMON, runners::KEDA];
 
 /// The step after which the daemon runs.
-pub const INSTALLS: &str = "the chart is installed and the daemon gets ready";
+const BY_CHART: &str = "the chart is installed and the daemon gets ready";
 
 /// Name and step.
-pub const ALL: [(&str, Step); 10] = [
+pub const ALL: [(&str, Step<Scene>); 10] = [
     (
         "a daemon without its CRDs is not ready until they come",
         |s| Box::pin(install::without_crds(s)),
@@ -26,7 +31,7 @@ pub const ALL: [(&str, Step); 10] = [
         "daemon, mirror and Deployment in one release restart nothing",
         |s| Box::pin(install::in_one_release(s)),
     ),
-    (INSTALLS, |s| Box::pin(install::by_chart(s))),
+    (BY_CHART, |s| Box::pin(install::by_chart(s))),
     (
         "the pre-upgrade hook brings a changed CRD up to date",
         |s| Box::pin(install::upgrade(s)),
