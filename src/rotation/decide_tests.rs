@@ -24,8 +24,10 @@ fn content(digest: &str, changed: i64, first: bool) -> BTreeMap<SecretKey, Conte
         object: "o".into(),
         version: "1".into(),
         updated: None,
+        expires: None,
         changed: at(changed),
         first,
+        unsettled_since: None,
     };
     BTreeMap::from([(
         token(),
