@@ -1,11 +1,12 @@
 //! What the daemon knows of the cluster.
 
+mod workloads;
+
 use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
 
 use futures::TryStreamExt;
 use futures::channel::mpsc;
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Secret;
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt;
@@ -15,9 +16,10 @@ use kube::runtime::watcher::{self, Config, watcher};
 use kube::{Api, Client, Resource};
 use tokio::sync::Notify;
 
+use self::workloads::watch_workloads;
 use crate::api::{KeyVaultGrant, KeyVaultMirror};
 use crate::mirror::{self, MIRRORED_LABEL, MirrorId, Target, mirrors_of};
-use crate::rotation;
+use crate::rotation::{self, Source, Workload, WorkloadKind, Workloads};
 use crate::vault::Notice;
 use crate::watch::{Change, Index, follow, keep, new_store};
 
@@ -28,7 +30,7 @@ pub struct Caches {
     pub mirrors_touched: Arc<Notify>,
     pub grants: Store<KeyVaultGrant>,
     pub targets: Store<Target>,
-    pub workloads: Store<Deployment>,
+    pub workloads: Workloads,
     wakes: Arc<OnceLock<Wakes>>,
 }
 
@@ -37,8 +39,16 @@ struct Wakes {
     mirrors: mpsc::UnboundedSender<ObjectRef<KeyVaultMirror>>,
     mirrors_of_targets: mpsc::UnboundedSender<ObjectRef<KeyVaultMirror>>,
     grants: mpsc::UnboundedSender<()>,
-    workloads: mpsc::UnboundedSender<ObjectRef<Deployment>>,
-    workloads_of_targets: mpsc::UnboundedSender<ObjectRef<Deployment>>,
+    /// By kind.
+    workloads: [mpsc::UnboundedSender<ObjectRef<Workload>>; WorkloadKind::ALL.len()],
+}
+
+impl Wakes {
+    fn workloads(&self, workloads: impl IntoIterator<Item = ObjectRef<Workload>>) {
+        for workload in workloads {
+            send_all(&self.workloads[workload.dyntype as usize], [workload]);
+        }
+    }
 }
 
 impl Caches {
@@ -47,10 +57,10 @@ impl Caches {
         let (mirrors, mirrors_writer) = new_store();
         let (grants, grants_writer) = new_store();
         let (targets, targets_writer) = new_store();
-        let (workloads, workloads_writer) = new_store();
+        let (workloads, workload_writers) = Workloads::new();
         let caches = Self {
             mirrors,
-            mirrors_by_target: Index::new(|mirror: &KeyVaultMirror| {
+            mirrors_by_target: Index::new(ObjectRef::from_obj, |mirror: &KeyVaultMirror| {
                 HashSet::from([mirror.spec.target.name.clone()])
             }),
             mirrors_touched: Arc::default(),
@@ -59,7 +69,6 @@ impl Caches {
             workloads,
             wakes: Arc::default(),
         };
-        let workloads_by_secret = Index::new(rotation::secrets_of);
 
         let (wakes, index, touched) = (
             Arc::clone(&caches.wakes),
@@ -93,7 +102,7 @@ impl Caches {
             },
             warn_of("KeyVaultGrants"),
         );
-        let (wakes, index) = (Arc::clone(&caches.wakes), workloads_by_secret.clone());
+        let (wakes, workloads) = (Arc::clone(&caches.wakes), caches.workloads.clone());
         let watch_targets = follow(
             watcher(
                 Api::<PartialObjectMeta<Secret>>::all(client.clone()),
@@ -105,26 +114,21 @@ impl Caches {
                 let Some(wakes) = wakes.get() else { return };
                 for target in change.objects() {
                     send_all(&wakes.mirrors_of_targets, mirrors_of(target));
-                    let workloads = index.get(&target.namespace, &target.name);
-                    send_all(&wakes.workloads_of_targets, workloads);
+                    let source = Source::secret(&*target.name);
+                    wakes.workloads(workloads.using(&target.namespace, &source));
                 }
             },
             warn_of("Secrets"),
         );
-        let (wakes, index) = (Arc::clone(&caches.wakes), workloads_by_secret);
-        let watch_workloads = follow(
-            watcher(Api::<Deployment>::all(client.clone()), Config::default())
-                .modify(rotation::trim),
-            workloads_writer,
-            move |change: Change<'_, Deployment>| {
-                index.follow(&change);
+        let (wakes, workloads) = (Arc::clone(&caches.wakes), caches.workloads.clone());
+        let watch_workloads =
+            watch_workloads(client.clone(), workload_writers, move |kind, change| {
+                workloads.follow(kind, &change);
                 if let Some(wakes) = wakes.get() {
-                    send_all(&wakes.workloads, change.objects().map(ObjectRef::from_obj));
+                    wakes.workloads(change.objects().map(Workload::reference));
                 }
-            },
-            warn_of("Deployments"),
-        );
-        let watches = async {
+            });
+        let watches = async move {
             futures::join!(watch_mirrors, watch_grants, watch_targets, watch_workloads);
         };
         (caches, watches)
@@ -149,14 +153,17 @@ impl Caches {
         let (mirrors, mirror_triggers) = mpsc::unbounded();
         let (mirrors_of_targets, mirrors_of_target_triggers) = mpsc::unbounded();
         let (grants, grant_triggers) = mpsc::unbounded();
-        let (workloads, workload_triggers) = mpsc::unbounded();
-        let (workloads_of_targets, workloads_of_target_triggers) = mpsc::unbounded();
+        let mut workload_triggers = Vec::new();
+        let workloads = WorkloadKind::ALL.map(|kind| {
+            let (sender, receiver) = mpsc::unbounded();
+            workload_triggers.push((kind, receiver));
+            sender
+        });
         let wakes = self.wakes.get_or_init(|| Wakes {
             mirrors,
             mirrors_of_targets,
             grants,
             workloads,
-            workloads_of_targets,
         });
         let all = self.mirrors.state();
         send_all(
@@ -164,12 +171,7 @@ impl Caches {
             all.iter()
                 .map(|mirror| ObjectRef::from_obj(mirror.as_ref())),
         );
-        let all = self.workloads.state();
-        send_all(
-            &wakes.workloads,
-            all.iter()
-                .map(|workload| ObjectRef::from_obj(workload.as_ref())),
-        );
+        wakes.workloads(self.workloads.references());
         (
             mirror::Triggers {
                 mirrors: mirror_triggers,
@@ -177,10 +179,7 @@ impl Caches {
                 grants: grant_triggers,
                 vaults,
             },
-            rotation::Triggers {
-                workloads: workload_triggers,
-                targets: workloads_of_target_triggers,
-            },
+            workload_triggers,
         )
     }
 }

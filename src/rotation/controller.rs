@@ -1,35 +1,36 @@
 //! Carries out what [`super::decide`] decides: looks after each workload that opted in.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::StreamExt;
 use futures::channel::mpsc;
+use futures::{FutureExt, StreamExt};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::{ListParams, Patch, PatchParams};
-use kube::runtime::Controller;
+use kube::runtime::applier;
 use kube::runtime::controller::{Action, Config};
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::{Api, Client, Resource, ResourceExt};
-use serde_json::json;
+use kube::{Client, Resource, ResourceExt};
 use tracing::Instrument;
 
-use super::baseline::{BASELINE, Baseline, CONTENT_DIGEST, SecretKey};
+use super::apply;
+use super::baseline::{BASELINE, Baseline};
+use super::content::contents;
 use super::decide::{
-    Content, Decision, MirrorState, Rollout, Started, Timing, Wait, Workload, contents_in_use,
-    decide, suspects,
+    self, Content, Decision, MirrorState, Timing, Wait, contents_in_use, decide, suspects,
 };
-use super::opt_in::{OptIn, ROTATE, Typo};
-use super::reference::{Reference, references};
+use super::opt_in::{OptIn, Typo};
+use super::pods;
+use super::reference::{Reference, SourceKey};
+use super::rollout::Rollout;
+use super::workload::{Workload, WorkloadKind};
+use super::workloads::Workloads;
 use crate::clock::ServerClock;
 use crate::daemon::Stop;
-use crate::digest::{DigestKey, Place};
-use crate::mirror::{Activity, Record, Target};
+use crate::digest::DigestKey;
+use crate::mirror::{Activity, Target};
 use crate::telemetry::{Events, Kind, Metrics};
-use crate::watch;
 
 /// Workloads looked after at once; what they wait for is the API server alone.
 const CONCURRENCY: u16 = 16;
@@ -47,7 +48,7 @@ pub struct Rotations {
     pub clock: ServerClock,
     pub digest_key: DigestKey,
     pub timing: Timing,
-    pub workloads: Store<Deployment>,
+    pub workloads: Workloads,
     pub targets: Store<Target>,
     pub activity: Activity,
     pub events: Events,
@@ -67,11 +68,8 @@ pub struct Rotated {
     updated: Timestamp,
 }
 
-/// Things that make workloads be looked at again.
-pub struct Triggers {
-    pub workloads: mpsc::UnboundedReceiver<ObjectRef<Deployment>>,
-    pub targets: mpsc::UnboundedReceiver<ObjectRef<Deployment>>,
-}
+/// The workloads that are to be looked at again, by their kind.
+pub type Triggers = Vec<(WorkloadKind, mpsc::UnboundedReceiver<ObjectRef<Workload>>)>;
 
 /// Which warning each workload was given last, so that it is not repeated; losing it costs an event.
 #[derive(Default)]
@@ -86,95 +84,77 @@ impl Warned {
 
 /// Runs the controller until `stop`, and then until what is under way is done.
 pub async fn run(rotations: Arc<Rotations>, triggers: Triggers, stop: Stop) {
-    let store = rotations.workloads.clone();
-    Controller::for_stream(futures::stream::pending(), store)
-        .with_config(Config::default().concurrency(CONCURRENCY))
-        .reconcile_on(futures::stream::select(
-            triggers.workloads,
-            triggers.targets,
-        ))
-        .graceful_shutdown_on(stop)
-        .run(
-            Rotations::reconcile,
-            |_, error, _| {
-                // Whatever wrote in between is seen by the watch; the pause is for when it was seen already.
-                if matches!(error, kube::Error::Api(status) if status.code == 409) {
-                    return Action::requeue(RACE_PAUSE);
-                }
-                tracing::warn!(%error, "a workload can't be looked after; that is tried again");
-                Action::requeue(ERROR_PAUSE)
-            },
-            rotations,
-        )
-        .for_each(|_| std::future::ready(()))
-        .await;
+    let kinds = triggers
+        .into_iter()
+        .map(|(kind, triggers)| run_kind(Arc::clone(&rotations), kind, triggers, stop.clone()));
+    futures::future::join_all(kinds).await;
 }
 
-/// The Secrets that a workload uses and has opted in to being rolled for.
-pub fn secrets_of(workload: &Deployment) -> HashSet<String> {
-    let opt_in = opt_in(workload);
-    template_references(workload)
-        .into_iter()
-        .map(|reference| reference.secret)
-        .filter(|secret| opt_in.includes(secret))
-        .collect()
+async fn run_kind(
+    rotations: Arc<Rotations>,
+    kind: WorkloadKind,
+    triggers: mpsc::UnboundedReceiver<ObjectRef<Workload>>,
+    stop: Stop,
+) {
+    let store = rotations.workloads.of(kind).clone();
+    applier(
+        |workload, rotations| Rotations::reconcile(workload, rotations).boxed(),
+        |_, error, _| {
+            // Whatever wrote in between is seen by the watch; the pause is for when it was seen already.
+            if matches!(error, kube::Error::Api(status) if status.code == 409) {
+                return Action::requeue(RACE_PAUSE);
+            }
+            tracing::warn!(%error, "a workload can't be looked after; that is tried again");
+            Action::requeue(ERROR_PAUSE)
+        },
+        rotations,
+        store,
+        triggers.take_until(stop).map(Ok::<_, Infallible>),
+        Config::default().concurrency(CONCURRENCY),
+    )
+    .for_each(|_| std::future::ready(()))
+    .await;
 }
 
 impl Rotations {
-    async fn reconcile(workload: Arc<Deployment>, this: Arc<Self>) -> Result<Action, kube::Error> {
+    async fn reconcile(workload: Arc<Workload>, this: Arc<Self>) -> Result<Action, kube::Error> {
         // Not `name`: under that, a line of JSON has the name of the span.
         let span = tracing::info_span!(
             "rotation",
             namespace = workload.namespace(),
-            deployment = workload.name_any()
+            kind = workload.kind.name(),
+            workload = workload.name_any()
         );
         let action = this.look_after(&workload).instrument(span).await;
         this.metrics.reconciled("rotation", action.is_ok());
         action
     }
 
-    async fn look_after(&self, deployment: &Deployment) -> Result<Action, kube::Error> {
-        let opt_in = opt_in(deployment);
-        if opt_in == OptIn::No || deployment.metadata.deletion_timestamp.is_some() {
+    async fn look_after(&self, workload: &Workload) -> Result<Action, kube::Error> {
+        let opt_in = OptIn::of(workload);
+        if opt_in == OptIn::No || workload.metadata.deletion_timestamp.is_some() {
             return Ok(Action::await_change());
         }
-        let namespace = deployment.namespace().unwrap_or_default();
-        let all = template_references(deployment);
-        let contents = self.contents(&namespace, &all);
+        let namespace = workload.namespace().unwrap_or_default();
+        let contents = contents(&self.targets, &namespace, &workload.references);
         let idle = self
-            .warn_of_typos(deployment, &opt_in, &all, &contents)
+            .warn_of_typos(workload, &opt_in, &contents)
             .await
             .map_or_else(Action::await_change, Action::requeue);
-        let workload = Workload {
-            references: all
-                .into_iter()
-                .filter(|reference| opt_in.includes(&reference.secret))
-                .collect(),
-            baseline: deployment
-                .annotations()
-                .get(BASELINE)
-                .and_then(|annotation| Baseline::parse(annotation)),
-            paused: deployment
-                .spec
-                .as_ref()
-                .and_then(|spec| spec.paused)
-                .unwrap_or(false),
-            rollout: super::rollout::rollout(deployment),
-        };
-        let contents = contents_in_use(&workload.references, &contents);
-        let started = if suspects(&workload, &contents).is_empty() {
+        let looked_at = looked_at(workload, &opt_in);
+        let contents = contents_in_use(&looked_at.references, &contents);
+        let started = if suspects(&looked_at, &contents).is_empty() {
             Vec::new()
         } else {
-            self.started(deployment, &namespace).await?
+            pods::started(&self.client, workload).await?
         };
-        let mirrors = self.mirrors(&namespace, &workload.references);
+        let mirrors = self.mirrors(&namespace, &looked_at.references);
         let now = self.clock.now();
-        self.observe_rollout(deployment, &workload, now);
-        match decide(&workload, &contents, &started, &mirrors, self.timing, now) {
+        self.observe_rollout(workload, &looked_at, now);
+        match decide(&looked_at, &contents, &started, &mirrors, self.timing, now) {
             Decision::Nothing => Ok(idle),
             Decision::Record(baseline) => {
-                self.patch(deployment, json!({"metadata": annotations(&baseline)}))
-                    .await?;
+                apply::record(&self.client, workload, &baseline).await?;
                 tracing::info!("baseline recorded");
                 Ok(idle)
             }
@@ -193,7 +173,7 @@ impl Rotations {
                 changed,
                 failing,
             } => {
-                self.rotate(deployment, &baseline, &changed, &failing, &contents, now)
+                self.rotate(workload, &baseline, &changed, &failing, &contents, now)
                     .await?;
                 Ok(Action::await_change())
             }
@@ -202,32 +182,15 @@ impl Rotations {
 
     async fn rotate(
         &self,
-        deployment: &Deployment,
+        workload: &Workload,
         baseline: &Baseline,
-        changed: &[SecretKey],
+        changed: &[SourceKey],
         failing: &[String],
-        contents: &BTreeMap<SecretKey, Content>,
+        contents: &BTreeMap<SourceKey, Content>,
         now: Timestamp,
     ) -> Result<(), kube::Error> {
-        let namespace = deployment.namespace().unwrap_or_default();
-        let name = deployment.name_any();
-        let place = Place {
-            namespace: &namespace,
-            kind: "Deployment",
-            target: &name,
-            key: CONTENT_DIGEST,
-        };
-        // With the time of the rotation: after a rollback the template may still have the digest of this very content.
-        let digest = self
-            .digest_key
-            .content(place, json!(baseline).to_string().as_bytes());
-        let template = json!({"metadata": {"annotations": {CONTENT_DIGEST: digest}}});
-        self.patch(
-            deployment,
-            json!({"metadata": annotations(baseline), "spec": {"template": template}}),
-        )
-        .await?;
-
+        apply::rotate(&self.client, workload, baseline, &self.digest_key).await?;
+        let namespace = workload.namespace().unwrap_or_default();
         let records = || {
             changed
                 .iter()
@@ -236,7 +199,7 @@ impl Rotations {
         let updated = records().filter_map(|(_, record)| record.updated).min();
         let since_update = updated.map(|updated| now.duration_since(updated).as_secs_f64());
         self.metrics.rotated(&namespace, since_update);
-        if let (Some(uid), Some(updated)) = (deployment.uid(), updated) {
+        if let (Some(uid), Some(updated)) = (workload.uid(), updated) {
             let rotated = Rotated {
                 rotated: now,
                 updated,
@@ -246,8 +209,8 @@ impl Rotations {
         let causes: Vec<String> = records()
             .map(|(key, record)| {
                 format!(
-                    "key {} of Secret {} is version {} of {}",
-                    key.key, key.secret, record.version, record.object
+                    "key {} of {} {} is version {} of {}",
+                    key.key, key.source.kind, key.source.name, record.version, record.object
                 )
             })
             .collect();
@@ -261,7 +224,7 @@ impl Rotations {
         tracing::info!(seconds_since_update = since_update, "{note}");
         self.events
             .publish(
-                deployment.object_ref(&()),
+                workload.object_ref(&workload.kind),
                 Kind::Normal,
                 "Rotated",
                 "Rotate",
@@ -272,9 +235,9 @@ impl Rotations {
     }
 
     /// Measures how long a change took until its rollout was finished.
-    fn observe_rollout(&self, deployment: &Deployment, workload: &Workload, now: Timestamp) {
-        let Some(uid) = deployment.uid() else { return };
-        let rotated = workload
+    fn observe_rollout(&self, workload: &Workload, looked_at: &decide::Workload, now: Timestamp) {
+        let Some(uid) = workload.uid() else { return };
+        let rotated = looked_at
             .baseline
             .as_ref()
             .and_then(|baseline| baseline.rotated);
@@ -289,101 +252,12 @@ impl Rotations {
         }
     }
 
-    async fn patch(
-        &self,
-        deployment: &Deployment,
-        patch: serde_json::Value,
-    ) -> Result<(), kube::Error> {
-        let patch = decided_on(deployment, patch);
-        let api: Api<Deployment> = Api::namespaced(
-            self.client.clone(),
-            &deployment.namespace().unwrap_or_default(),
-        );
-        let params = PatchParams {
-            field_manager: Some("keytide".to_owned()),
-            ..Default::default()
-        };
-        api.patch_metadata(&deployment.name_any(), &params, &Patch::Merge(&patch))
-            .await
-            .map(drop)
-    }
-
-    /// The content of all mirrored keys of the Secrets that are referred to.
-    fn contents(
-        &self,
-        namespace: &str,
-        references: &BTreeSet<Reference>,
-    ) -> BTreeMap<SecretKey, Content> {
-        let secrets: BTreeSet<&str> = references
-            .iter()
-            .map(|reference| reference.secret.as_str())
-            .collect();
-        let mut contents = BTreeMap::new();
-        for secret in secrets {
-            let Some(target) = self.targets.get(&watch::reference(namespace, secret)) else {
-                continue;
-            };
-            for (key, content) in latest(target.records().into_values()) {
-                let secret = secret.to_owned();
-                contents.insert(SecretKey { secret, key }, content);
-            }
-        }
-        contents
-    }
-
-    /// The containers of a workload's Pods that run, or ran to prepare one.
-    async fn started(
-        &self,
-        deployment: &Deployment,
-        namespace: &str,
-    ) -> Result<Vec<Started>, kube::Error> {
-        let Some(spec) = &deployment.spec else {
-            return Ok(Vec::new());
-        };
-        let selector: kube::core::Selector = match spec.selector.clone().try_into() {
-            Ok(selector) => selector,
-            // The API server checks selectors, so this one selects nothing that it would.
-            Err(_) => return Ok(Vec::new()),
-        };
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        let pods = api
-            .list(&ListParams::default().labels_from(&selector))
-            .await?;
-        Ok(pods
-            .iter()
-            .filter(|pod| pod.metadata.deletion_timestamp.is_none())
-            .filter_map(|pod| pod.status.as_ref())
-            .flat_map(|status| {
-                let ran = status.init_container_statuses.iter().flatten();
-                let runs = status.container_statuses.iter().flatten();
-                ran.chain(runs)
-            })
-            .filter_map(|container| {
-                let state = container.state.as_ref()?;
-                let running = state
-                    .running
-                    .as_ref()
-                    .and_then(|running| running.started_at.as_ref());
-                let done = state
-                    .terminated
-                    .as_ref()
-                    .filter(|ended| ended.exit_code == 0)
-                    .and_then(|ended| ended.started_at.as_ref());
-                let at = running.or(done)?.0;
-                Some(Started {
-                    container: container.name.clone(),
-                    at,
-                })
-            })
-            .collect())
-    }
-
     fn mirrors(&self, namespace: &str, references: &BTreeSet<Reference>) -> Vec<MirrorState> {
         self.activity
             .of(namespace, |target| {
                 references
                     .iter()
-                    .any(|reference| reference.secret == target)
+                    .any(|reference| reference.source.name == target)
             })
             .into_iter()
             .map(|(name, state)| MirrorState {
@@ -397,16 +271,16 @@ impl Rotations {
     /// Tells names in the annotation that nothing goes by. Gives how soon it may have more to tell.
     async fn warn_of_typos(
         &self,
-        deployment: &Deployment,
+        workload: &Workload,
         opt_in: &OptIn,
-        references: &BTreeSet<Reference>,
-        contents: &BTreeMap<SecretKey, Content>,
+        contents: &BTreeMap<SourceKey, Content>,
     ) -> Option<Duration> {
-        let used = references.iter().map(|reference| reference.secret.as_str());
-        let mirrored = contents.keys().map(|key| key.secret.as_str());
+        let references = workload.references.iter();
+        let used = references.map(|reference| reference.source.name.as_str());
+        let mirrored = contents.keys().map(|key| key.source.name.as_str());
         let mut typos = opt_in.typos(&used.collect(), &mirrored.collect());
         // What is installed together comes one after the other.
-        let grace = deployment
+        let grace = workload
             .creation_timestamp()
             .map(|created| self.clock.now().duration_since(created.0))
             .and_then(|age| Duration::try_from(INSTALLATION.saturating_sub(age)).ok())
@@ -418,11 +292,11 @@ impl Rotations {
         let note = note.join("; ");
         if self
             .warned
-            .is_news(deployment.uid().unwrap_or_default(), &note)
+            .is_news(workload.uid().unwrap_or_default(), &note)
             && !note.is_empty()
         {
             tracing::warn!("{note}");
-            let about = deployment.object_ref(&());
+            let about = workload.object_ref(&workload.kind);
             self.events
                 .publish(about, Kind::Warning, "NothingToRotate", "Rotate", note)
                 .await;
@@ -431,87 +305,19 @@ impl Rotations {
     }
 }
 
-pub fn opt_in(deployment: &Deployment) -> OptIn {
-    deployment
-        .annotations()
-        .get(ROTATE)
-        .map(|value| OptIn::parse(value))
-        .unwrap_or_default()
-}
-
-pub fn template_references(deployment: &Deployment) -> BTreeSet<Reference> {
-    let pod = deployment
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.template.spec.as_ref());
-    pod.map(references).unwrap_or_default()
-}
-
-/// The content of each key by the latest of the records that speak of it: a mirror that fails may still have one of a key that it
-/// gave up, and that another one has filled since.
-fn latest(records: impl Iterator<Item = Record>) -> BTreeMap<String, Content> {
-    let mut contents: BTreeMap<String, Content> = BTreeMap::new();
-    for Record {
-        digest_key, keys, ..
-    } in records
-    {
-        for (key, record) in keys {
-            let before = contents.get(&key);
-            if before.is_none_or(|before| before.record.changed < record.changed) {
-                let digest_key = digest_key.clone();
-                contents.insert(key, Content { digest_key, record });
-            }
-        }
+/// What is decided on.
+fn looked_at(workload: &Workload, opt_in: &OptIn) -> decide::Workload {
+    let references = workload.references.iter();
+    let references = references.filter(|reference| opt_in.includes(&reference.source));
+    decide::Workload {
+        references: references.cloned().collect(),
+        baseline: workload.annotation(BASELINE).and_then(Baseline::parse),
+        paused: workload.paused,
+        rollout: workload.rollout,
     }
-    contents
-}
-
-/// A patch of what was looked at, and of nothing else: the API server refuses it (409) on any other version.
-fn decided_on(deployment: &Deployment, mut patch: serde_json::Value) -> serde_json::Value {
-    let metadata = &deployment.metadata;
-    patch["metadata"]["uid"] = json!(metadata.uid);
-    patch["metadata"]["resourceVersion"] = json!(metadata.resource_version);
-    patch
-}
-
-fn annotations(baseline: &Baseline) -> serde_json::Value {
-    json!({"annotations": {BASELINE: json!(baseline).to_string()}})
 }
 
 /// A panic elsewhere leaves these maps whole, so their poison means nothing.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_two_records_of_one_key_the_later_counts() {
-        let record = |digest: &str, changed: &str| -> Record {
-            let key = json!({"digest": digest, "object": "o", "version": "1", "changed": changed});
-            let record = json!({
-                "mirror": "m", "digestKey": "k", "deletionPolicy": "Delete", "keys": {"token": key},
-            });
-            serde_json::from_value(record).expect("a record")
-        };
-        let earlier = record("a", "2026-01-01T00:00:00Z");
-        let later = record("b", "2026-01-01T00:00:01Z");
-        for records in [[earlier.clone(), later.clone()], [later, earlier]] {
-            assert_eq!(latest(records.into_iter())["token"].record.digest, "b");
-        }
-    }
-
-    #[test]
-    fn a_patch_carries_what_it_was_decided_on() {
-        let mut deployment = Deployment::default();
-        deployment.metadata.uid = Some("u".to_owned());
-        deployment.metadata.resource_version = Some("7".to_owned());
-        let patch = json!({"metadata": annotations(&Baseline::default())});
-        let patch = decided_on(&deployment, patch);
-        assert_eq!(patch["metadata"]["resourceVersion"], "7");
-        assert_eq!(patch["metadata"]["uid"], "u");
-        assert!(patch["metadata"]["annotations"][BASELINE].is_string());
-    }
 }

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::baseline::{Baseline, SecretKey};
-use super::reference::Reference;
+use super::baseline::Baseline;
+use super::reference::{Reference, SourceKey};
+use super::rollout::Rollout;
 use crate::mirror::KeyRecord;
 
 /// Clocks of nodes differ, and a kubelet may serve an older Secret from its cache: a container that started this soon
@@ -31,7 +32,7 @@ pub struct Timing {
     pub min_interval: SignedDuration,
 }
 
-/// The content of one key of a mirrored Secret.
+/// The content of one key of a Secret or ConfigMap.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Content {
     /// ID of the key that the digest is made with.
@@ -46,18 +47,6 @@ pub struct Workload {
     pub baseline: Option<Baseline>,
     pub paused: bool,
     pub rollout: Rollout,
-}
-
-/// How far the latest rollout of a workload is.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Rollout {
-    /// All its Pods were new and available; they need not be available still.
-    #[default]
-    Finished,
-    Failed,
-    UnderWay,
-    /// It never fails, since it has no deadline.
-    UnderWayForEver,
 }
 
 /// A container that is running, or ran to prepare its Pod.
@@ -87,7 +76,7 @@ pub enum Decision {
     /// Roll, for these keys.
     Rotate {
         baseline: Baseline,
-        changed: Vec<SecretKey>,
+        changed: Vec<SourceKey>,
         failing: Vec<String>,
     },
 }
@@ -105,8 +94,8 @@ pub enum Wait {
 /// The keys that a workload uses and that have content.
 pub fn contents_in_use(
     references: &BTreeSet<Reference>,
-    contents: &BTreeMap<SecretKey, Content>,
-) -> BTreeMap<SecretKey, Content> {
+    contents: &BTreeMap<SourceKey, Content>,
+) -> BTreeMap<SourceKey, Content> {
     contents
         .iter()
         .filter(|(key, _)| references.iter().any(|reference| uses(reference, key)))
@@ -115,7 +104,7 @@ pub fn contents_in_use(
 }
 
 /// The keys whose content is not what the baseline says. Only for these do the start times of containers matter.
-pub fn suspects(workload: &Workload, contents: &BTreeMap<SecretKey, Content>) -> Vec<SecretKey> {
+pub fn suspects(workload: &Workload, contents: &BTreeMap<SourceKey, Content>) -> Vec<SourceKey> {
     contents
         .iter()
         .filter(|(key, content)| {
@@ -128,13 +117,13 @@ pub fn suspects(workload: &Workload, contents: &BTreeMap<SecretKey, Content>) ->
 /// Decides. `contents` are the keys in use, `started` the workload's containers (needed only where there are [`suspects`]).
 pub fn decide(
     workload: &Workload,
-    contents: &BTreeMap<SecretKey, Content>,
+    contents: &BTreeMap<SourceKey, Content>,
     started: &[Started],
     mirrors: &[MirrorState],
     timing: Timing,
     now: Timestamp,
 ) -> Decision {
-    let stale: Vec<SecretKey> = suspects(workload, contents)
+    let stale: Vec<SourceKey> = suspects(workload, contents)
         .into_iter()
         .filter(|key| {
             contents
@@ -175,7 +164,7 @@ pub fn decide(
 
 fn wait(
     workload: &Workload,
-    contents: &BTreeMap<SecretKey, Content>,
+    contents: &BTreeMap<SourceKey, Content>,
     mirrors: &[MirrorState],
     timing: Timing,
     now: Timestamp,
@@ -199,7 +188,7 @@ fn wait(
             _ => None,
         });
     let rolling = match workload.rollout {
-        Rollout::Finished | Rollout::Failed => None,
+        Rollout::Finished | Rollout::Failed | Rollout::OnDelete => None,
         // Its end is a change of the workload, which is looked at then.
         Rollout::UnderWay => Some(later(now, PATIENCE)),
         Rollout::UnderWayForEver => last_change.map(|changed| later(changed, ROLLOUT_DEADLINE)),
@@ -222,13 +211,13 @@ fn wait(
 /// nothing stale, since a container waits for what it requires; only what started without an optional key lacks it.
 fn has_stale_container(
     workload: &Workload,
-    key: &SecretKey,
+    key: &SourceKey,
     content: &Content,
     started: &[Started],
 ) -> bool {
     affected(workload, key, content).any(|reference| {
         started.iter().any(|container| {
-            container.container == reference.container
+            reference.is_of(&container.container)
                 && container.at <= later(content.record.changed, MARGIN)
         })
     })
@@ -238,7 +227,7 @@ fn has_stale_container(
 /// started, and once the content is recorded nobody would look again.
 fn may_still_become_stale(
     workload: &Workload,
-    contents: &BTreeMap<SecretKey, Content>,
+    contents: &BTreeMap<SourceKey, Content>,
 ) -> Option<Timestamp> {
     suspects(workload, contents)
         .into_iter()
@@ -251,7 +240,7 @@ fn may_still_become_stale(
 /// The references by which a container can have started with older content of a key.
 fn affected<'a>(
     workload: &'a Workload,
-    key: &'a SecretKey,
+    key: &'a SourceKey,
     content: &Content,
 ) -> impl Iterator<Item = &'a Reference> {
     // Under another digest key nothing says that it is not the content that the baseline knows.
@@ -265,7 +254,7 @@ fn affected<'a>(
 
 fn baseline_digest<'a>(
     workload: &'a Workload,
-    key: &SecretKey,
+    key: &SourceKey,
     content: &Content,
 ) -> Option<&'a String> {
     let baseline = workload
@@ -279,7 +268,7 @@ fn baseline_digest<'a>(
 /// other content, that is a change.
 fn baseline_of(
     workload: &Workload,
-    contents: &BTreeMap<SecretKey, Content>,
+    contents: &BTreeMap<SourceKey, Content>,
     rotated: Option<Timestamp>,
 ) -> Baseline {
     let before = workload.baseline.clone().unwrap_or_default();
@@ -289,7 +278,7 @@ fn baseline_of(
         .map_or(before.digest_key.clone(), |content| {
             content.digest_key.clone()
         });
-    let in_use = |key: &SecretKey| workload.references.iter().any(|r| uses(r, key));
+    let in_use = |key: &SourceKey| workload.references.iter().any(|r| uses(r, key));
     let gone = before
         .keys
         .into_iter()
@@ -305,8 +294,8 @@ fn baseline_of(
     }
 }
 
-fn uses(reference: &Reference, key: &SecretKey) -> bool {
-    reference.secret == key.secret && reference.key.as_ref().is_none_or(|used| *used == key.key)
+fn uses(reference: &Reference, key: &SourceKey) -> bool {
+    reference.source == key.source && reference.key.as_ref().is_none_or(|used| *used == key.key)
 }
 
 fn later(time: Timestamp, by: SignedDuration) -> Timestamp {

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::super::reference::{Source, Via};
 use super::*;
 
 const TIMING: Timing = Timing {
@@ -11,14 +12,14 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).expect("in range")
 }
 
-fn token() -> SecretKey {
-    SecretKey {
-        secret: "adopat".into(),
+fn token() -> SourceKey {
+    SourceKey {
+        source: Source::secret("adopat"),
         key: "token".into(),
     }
 }
 
-fn content(digest: &str, changed: i64, first: bool) -> BTreeMap<SecretKey, Content> {
+fn content(digest: &str, changed: i64, first: bool) -> BTreeMap<SourceKey, Content> {
     let record = KeyRecord {
         digest: digest.into(),
         object: "o".into(),
@@ -48,10 +49,11 @@ fn baseline(digest: &str) -> Option<Baseline> {
 
 fn workload(baseline: Option<Baseline>) -> Workload {
     let reference = Reference {
-        container: "agent".into(),
-        secret: "adopat".into(),
+        container: Some("agent".into()),
+        source: Source::secret("adopat"),
         key: Some("token".into()),
         optional: false,
+        via: Via::Environment,
     };
     Workload {
         references: BTreeSet::from([reference]),
@@ -70,7 +72,7 @@ fn running(since: i64) -> Vec<Started> {
 
 fn decision(
     workload: &Workload,
-    contents: &BTreeMap<SecretKey, Content>,
+    contents: &BTreeMap<SourceKey, Content>,
     started: &[Started],
     now: i64,
 ) -> Decision {

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use super::reference::Source;
+use super::workload::Workload;
+
 /// Annotation of a workload: `"true"`, `"false"`, or names of Secrets, separated by commas.
 pub const ROTATE: &str = "keytide.dev/rotate";
 
@@ -26,6 +29,14 @@ pub enum Typo {
 }
 
 impl OptIn {
+    /// What a workload wants.
+    pub fn of(workload: &Workload) -> Self {
+        workload
+            .annotation(ROTATE)
+            .map(Self::parse)
+            .unwrap_or_default()
+    }
+
     /// Reads the annotation's value.
     pub fn parse(value: &str) -> Self {
         match value.trim() {
@@ -62,12 +73,12 @@ impl OptIn {
         names.iter().filter_map(typo).collect()
     }
 
-    /// Whether a Secret is meant.
-    pub fn includes(&self, secret: &str) -> bool {
+    /// Whether a source is meant.
+    pub fn includes(&self, source: &Source) -> bool {
         match self {
             Self::No => false,
             Self::All => true,
-            Self::Named(names) => names.contains(secret),
+            Self::Named(names) => names.contains(&source.name),
         }
     }
 }
@@ -99,6 +110,7 @@ mod tests {
         assert_eq!(OptIn::parse("false"), OptIn::No);
         assert_eq!(OptIn::parse(""), OptIn::No);
         let named = OptIn::parse("adopat, web-tls,");
-        assert!(named.includes("adopat") && named.includes("web-tls") && !named.includes("true"));
+        let includes = |name| named.includes(&Source::secret(name));
+        assert!(includes("adopat") && includes("web-tls") && !includes("true"));
     }
 }

@@ -5,13 +5,14 @@ use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use kube::Resource;
 use kube::runtime::reflector::ObjectRef;
-use kube::{Resource, ResourceExt};
 
 use super::Change;
 
 /// The index. Clones share it. It may lag behind the store for a moment, so what it gives is looked up there.
 pub struct Index<K: Resource> {
+    reference: fn(&K) -> ObjectRef<K>,
     names: fn(&K) -> HashSet<String>,
     entries: Arc<Mutex<Entries<K>>>,
 }
@@ -25,15 +26,16 @@ struct Entries<K: Resource> {
 impl<K> Index<K>
 where
     K: Resource,
-    K::DynamicType: Default + Eq + Hash + Clone,
+    K::DynamicType: Eq + Hash + Clone,
 {
-    /// An empty index of objects by the names that `names` gives for each.
-    pub fn new(names: fn(&K) -> HashSet<String>) -> Self {
+    /// An empty index of objects, known as `reference` says, by the names that `names` gives for each.
+    pub fn new(reference: fn(&K) -> ObjectRef<K>, names: fn(&K) -> HashSet<String>) -> Self {
         let entries = Entries {
             objects: HashMap::new(),
             names: HashMap::new(),
         };
         Self {
+            reference,
             names,
             entries: Arc::new(Mutex::new(entries)),
         }
@@ -50,13 +52,13 @@ where
     pub fn follow(&self, change: &Change<'_, K>) {
         let mut entries = self.lock();
         match change {
-            Change::Applied(object) => entries.put(object, (self.names)(object)),
-            Change::Deleted(object) => entries.remove(&ObjectRef::from_obj(*object)),
+            Change::Applied(object) => entries.put((self.reference)(object), (self.names)(object)),
+            Change::Deleted(object) => entries.remove(&(self.reference)(object)),
             Change::Listed(objects) => {
                 entries.objects.clear();
                 entries.names.clear();
                 for object in *objects {
-                    entries.put(object, (self.names)(object));
+                    entries.put((self.reference)(object), (self.names)(object));
                 }
             }
         }
@@ -70,6 +72,7 @@ where
 impl<K: Resource> Clone for Index<K> {
     fn clone(&self) -> Self {
         Self {
+            reference: self.reference,
             names: self.names,
             entries: Arc::clone(&self.entries),
         }
@@ -79,15 +82,14 @@ impl<K: Resource> Clone for Index<K> {
 impl<K> Entries<K>
 where
     K: Resource,
-    K::DynamicType: Default + Eq + Hash + Clone,
+    K::DynamicType: Eq + Hash + Clone,
 {
-    fn put(&mut self, object: &K, names: HashSet<String>) {
-        let reference = ObjectRef::from_obj(object);
+    fn put(&mut self, reference: ObjectRef<K>, names: HashSet<String>) {
         if self.names.get(&reference) == Some(&names) {
             return;
         }
         self.remove(&reference);
-        let namespace = object.namespace().unwrap_or_default();
+        let namespace = reference.namespace.clone().unwrap_or_default();
         for name in &names {
             let key = (namespace.clone(), name.clone());
             self.objects
@@ -121,7 +123,7 @@ mod tests {
     use super::*;
 
     fn index() -> Index<ConfigMap> {
-        Index::new(|object| {
+        Index::new(ObjectRef::from_obj, |object| {
             object
                 .data
                 .iter()
