@@ -1,4 +1,4 @@
-# Needs Rust, Go, Python 3, make, bash and coreutils. `make` says what there is to make.
+# Needs Rust, Go, Python 3, Node 20 or later with npm, make, bash and coreutils. `make` says what there is to make.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c

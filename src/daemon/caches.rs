@@ -7,18 +7,20 @@ use std::sync::{Arc, OnceLock};
 
 use futures::TryStreamExt;
 use futures::channel::mpsc;
-use k8s_openapi::api::core::v1::Secret;
+use futures::future::OptionFuture;
+use k8s_openapi::api::core::v1::{Namespace, Secret, ServiceAccount};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::store::WriterDropped;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::{self, Config, watcher};
-use kube::{Api, Client, Resource};
+use kube::{Api, Client, Resource, ResourceExt};
 use tokio::sync::Notify;
 
 use self::workloads::watch_workloads;
 use crate::api::{KeyVaultGrant, KeyVaultMirror};
-use crate::mirror::{self, MIRRORED_LABEL, MirrorId, Target, mirrors_of};
+use crate::mirror::{self, MIRRORED_LABEL, MirrorId, Target, USE_LABEL, mirrors_of};
 use crate::rotation::{self, Source, Workload, WorkloadKind, Workloads};
 use crate::vault::Notice;
 use crate::watch::{Change, Index, follow, keep, new_store};
@@ -29,6 +31,9 @@ pub struct Caches {
     pub mirrors_by_target: Index<KeyVaultMirror>,
     pub mirrors_touched: Arc<Notify>,
     pub grants: Store<KeyVaultGrant>,
+    pub namespaces: Store<PartialObjectMeta<Namespace>>,
+    /// Those that mirrors may read as; none where that is off.
+    pub accounts: Option<Store<PartialObjectMeta<ServiceAccount>>>,
     pub targets: Store<Target>,
     pub workloads: Workloads,
     wakes: Arc<OnceLock<Wakes>>,
@@ -53,9 +58,14 @@ impl Wakes {
 
 impl Caches {
     /// Empty caches, and the watches that fill them for as long as they are polled.
-    pub fn new(client: &Client) -> (Self, impl Future<Output = ()> + use<>) {
+    pub fn new(
+        client: &Client,
+        service_accounts: bool,
+    ) -> (Self, impl Future<Output = ()> + use<>) {
         let (mirrors, mirrors_writer) = new_store();
         let (grants, grants_writer) = new_store();
+        let (namespaces, namespaces_writer) = new_store();
+        let (accounts, accounts_writer) = new_store();
         let (targets, targets_writer) = new_store();
         let (workloads, workload_writers) = Workloads::new();
         let caches = Self {
@@ -65,6 +75,8 @@ impl Caches {
             }),
             mirrors_touched: Arc::default(),
             grants,
+            namespaces,
+            accounts: service_accounts.then_some(accounts),
             targets,
             workloads,
             wakes: Arc::default(),
@@ -102,6 +114,38 @@ impl Caches {
             },
             warn_of("KeyVaultGrants"),
         );
+        let (wakes, mirrors) = (Arc::clone(&caches.wakes), caches.mirrors.clone());
+        let watch_namespaces = follow(
+            watcher(
+                Api::<PartialObjectMeta<Namespace>>::all(client.clone()),
+                Config::default(),
+            )
+            .modify(trim_to_labels),
+            namespaces_writer,
+            move |change| {
+                let names = change.objects().map(ResourceExt::name_any).collect();
+                wake_mirrors_in(&wakes, &mirrors, &names);
+            },
+            warn_of("Namespaces"),
+        );
+        let (wakes, mirrors) = (Arc::clone(&caches.wakes), caches.mirrors.clone());
+        let watch_accounts = follow(
+            watcher(
+                Api::<PartialObjectMeta<ServiceAccount>>::all(client.clone()),
+                Config::default().labels(&format!("{USE_LABEL}=true")),
+            )
+            .modify(trim),
+            accounts_writer,
+            move |change| {
+                let names = change
+                    .objects()
+                    .filter_map(ResourceExt::namespace)
+                    .collect();
+                wake_mirrors_in(&wakes, &mirrors, &names);
+            },
+            warn_of("ServiceAccounts"),
+        );
+        let watch_accounts = OptionFuture::from(service_accounts.then_some(watch_accounts));
         let (wakes, workloads) = (Arc::clone(&caches.wakes), caches.workloads.clone());
         let watch_targets = follow(
             watcher(
@@ -129,7 +173,14 @@ impl Caches {
                 }
             });
         let watches = async move {
-            futures::join!(watch_mirrors, watch_grants, watch_targets, watch_workloads);
+            futures::join!(
+                watch_mirrors,
+                watch_grants,
+                watch_namespaces,
+                watch_accounts,
+                watch_targets,
+                watch_workloads
+            );
         };
         (caches, watches)
     }
@@ -138,6 +189,13 @@ impl Caches {
         futures::try_join!(
             self.mirrors.wait_until_ready(),
             self.grants.wait_until_ready(),
+            self.namespaces.wait_until_ready(),
+            async {
+                match &self.accounts {
+                    Some(accounts) => accounts.wait_until_ready().await,
+                    None => Ok(()),
+                }
+            },
             self.targets.wait_until_ready(),
             self.workloads.wait_until_ready()
         )
@@ -193,6 +251,15 @@ fn trim(object: &mut impl Resource) {
     }
 }
 
+/// Drops all but what is asked of a Namespace.
+fn trim_to_labels(namespace: &mut PartialObjectMeta<Namespace>) {
+    namespace.metadata = ObjectMeta {
+        name: namespace.metadata.name.take(),
+        labels: namespace.metadata.labels.take(),
+        ..ObjectMeta::default()
+    };
+}
+
 /// Drops the same of a mirror, and the room that reading it took and nothing fills.
 fn trim_mirror(mirror: &mut KeyVaultMirror) {
     trim(mirror);
@@ -201,6 +268,25 @@ fn trim_mirror(mirror: &mut KeyVaultMirror) {
         status.conditions.shrink_to_fit();
         status.objects.shrink_to_fit();
     }
+}
+
+/// Has the mirrors of some namespaces looked at, whose rights may have changed.
+fn wake_mirrors_in(
+    wakes: &OnceLock<Wakes>,
+    mirrors: &Store<KeyVaultMirror>,
+    namespaces: &HashSet<String>,
+) {
+    let Some(wakes) = wakes.get() else { return };
+    let all = mirrors.state();
+    let of_them = |mirror: &&Arc<KeyVaultMirror>| {
+        let namespace = mirror.metadata.namespace.as_ref();
+        namespace.is_some_and(|namespace| namespaces.contains(namespace))
+    };
+    let mirrors = all.iter().filter(of_them);
+    send_all(
+        &wakes.mirrors,
+        mirrors.map(|mirror| ObjectRef::from_obj(mirror.as_ref())),
+    );
 }
 
 /// A receiver that is gone means that the daemon ends.

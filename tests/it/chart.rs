@@ -23,14 +23,25 @@ vaults:
     tenantId: contoso.onmicrosoft.com
     namespaces: ["*"]
     objects: [{kind: secret, name: web-tls}]
+  contoso-teams:
+    serviceAccounts: ["*-mirror"]
+    namespaceSelector:
+      matchLabels: {team: a}
+      matchExpressions: [{key: stage, operator: In, values: [live]}]
+    objects: [{kind: secret, name: "*"}]
 identity:
   type: workloadIdentity
   clientId: 01234567-89ab-cdef-0123-456789abcdef
   tenantId: 01234567-89ab-cdef-0123-456789abcdee
   projectedToken: true
   authorityHost: https://login.partner.microsoftonline.cn/
+  serviceAccounts: true
 vaultDnsSuffixes: [vault.azure.net, vault.azure.cn]
 minRefreshInterval: 30s
+hints:
+  queueUrl: https://contoso.queue.core.windows.net/keytide
+  clientId: 01234567-89ab-cdef-0123-456789abcdef
+  pause: 500ms
 settle: 1m30s
 minRotationInterval: 2m
 digestKeySecret: digests
@@ -245,9 +256,11 @@ vaults:
   empty: {}
   wrong: {namespaces: [Upper], objects: [{kind: secret, name: a/b}, {kind: secret}], clientId: my-identity, tenantId: "?"}
   same.vault.azure.net: {namespaces: [a], objects: [{kind: secret, name: x}]}
+  both: {namespaces: [a], objects: [{kind: secret, name: x}], clientId: 01234567-89ab-cdef-0123-456789abcdef, serviceAccounts: [x]}
   same-vault-azure-net: {namespaces: [a], objects: [{kind: secret, name: x}]}
 identity: {type: managedIdentity, projectedToken: true, authorityHost: "http://login"}
 serviceAccount: {create: false}
+hints: {queueUrl: "https://contoso.queue.core.windows.net/keytide?sig=hidden", clientId: my-identity, pause: often}
 settle: soon
 vaultDnsSuffixes: [vault.azure.net, net]
 caBundle: {configMap: a, secret: b}
@@ -265,11 +278,16 @@ extraEnv: [{name: KEYTIDE_SETTLE, value: 1s}]
         "needs both kind and name",
         "vaults.wrong.clientId is \"my-identity\"",
         "vaults.wrong.tenantId is \"?\"",
+        "vaults.both has both clientId and serviceAccounts",
+        "vaults.both.serviceAccounts needs identity.serviceAccounts: true",
         "would both become the grant",
         "identity.projectedToken is for workload identity",
         "identity.projectedToken needs identity.clientId and identity.tenantId",
         "write the Microsoft Entra endpoint with https://",
         "write the name of a ServiceAccount",
+        "hints.queueUrl is not the URL of a queue of Azure Storage",
+        "hints.clientId is \"my-identity\"",
+        "hints.pause is \"often\": write a number with its unit",
         "settle is \"soon\": write a number with its unit",
         "write what follows the first dot of a vault's host",
         "caBundle.configMap and caBundle.secret are both set",

@@ -10,6 +10,7 @@ mod docs;
 mod faults;
 mod fixture;
 mod grants;
+mod hinting;
 mod identities;
 mod leading;
 mod leaks;
