@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, ValueEnum};
 use futures::FutureExt;
 use jiff::SignedDuration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -74,6 +74,12 @@ pub struct Run {
     /// Least time between two rotations of a workload
     #[arg(long, env = "KEYTIDE_MIN_ROTATION_INTERVAL", default_value = "1m", value_parser = duration)]
     min_rotation_interval: SignedDuration,
+    /// Which Secrets and ConfigMaps workloads are rolled for: those that mirrors fill, or all
+    #[arg(long, env = "KEYTIDE_ROTATION_WATCH", value_enum, default_value_t)]
+    rotation_watch: RotationWatch,
+    /// Whether annotations of Stakater Reloader and of wave opt in too
+    #[arg(long, env = "KEYTIDE_ROTATION_COMPATIBILITY", default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    rotation_compatibility: bool,
     #[command(flatten)]
     leader_election: LeaderElection,
     /// How log lines look
@@ -97,6 +103,14 @@ struct Hints {
     /// Longest pause between two looks into that queue
     #[arg(long, env = "KEYTIDE_HINTS_PAUSE", default_value = "1s", value_parser = duration)]
     hints_pause: SignedDuration,
+}
+
+/// Which Secrets and ConfigMaps workloads are rolled for.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+enum RotationWatch {
+    #[default]
+    Mirrored,
+    All,
 }
 
 /// The flags that Kubernetes' components have, by the same names.
@@ -175,6 +189,8 @@ impl Run {
                 min_interval: self.min_rotation_interval,
             },
             hints,
+            rotation_watch_all: self.rotation_watch == RotationWatch::All,
+            rotation_compatibility: self.rotation_compatibility,
             election: self.leader_election.election()?,
         })
     }

@@ -1,5 +1,7 @@
 //! What the daemon knows of the cluster.
 
+mod served;
+mod sources;
 mod workloads;
 
 use std::collections::HashSet;
@@ -18,10 +20,12 @@ use kube::runtime::watcher::{self, Config, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use tokio::sync::Notify;
 
+pub use self::sources::Versions;
+use self::sources::{watch_classes, watch_versions};
 use self::workloads::watch_workloads;
 use crate::api::{KeyVaultGrant, KeyVaultMirror};
 use crate::mirror::{self, MIRRORED_LABEL, MirrorId, Target, USE_LABEL, mirrors_of};
-use crate::rotation::{self, Source, Workload, WorkloadKind, Workloads};
+use crate::rotation::{self, Class, ROTATE, Source, Workload, WorkloadKind, Workloads};
 use crate::vault::Notice;
 use crate::watch::{Change, Index, follow, keep, new_store};
 
@@ -36,6 +40,9 @@ pub struct Caches {
     pub accounts: Option<Store<PartialObjectMeta<ServiceAccount>>>,
     pub targets: Store<Target>,
     pub workloads: Workloads,
+    pub classes: Store<Class>,
+    /// Versions of all Secrets and ConfigMaps; none where only mirrored ones are watched.
+    pub versions: Option<Versions>,
     wakes: Arc<OnceLock<Wakes>>,
 }
 
@@ -61,6 +68,7 @@ impl Caches {
     pub fn new(
         client: &Client,
         service_accounts: bool,
+        watch_all: bool,
     ) -> (Self, impl Future<Output = ()> + use<>) {
         let (mirrors, mirrors_writer) = new_store();
         let (grants, grants_writer) = new_store();
@@ -68,6 +76,8 @@ impl Caches {
         let (accounts, accounts_writer) = new_store();
         let (targets, targets_writer) = new_store();
         let (workloads, workload_writers) = Workloads::new();
+        let (classes, classes_writer) = new_store();
+        let (versions, version_writers) = Versions::new();
         let caches = Self {
             mirrors,
             mirrors_by_target: Index::new(ObjectRef::from_obj, |mirror: &KeyVaultMirror| {
@@ -79,6 +89,8 @@ impl Caches {
             accounts: service_accounts.then_some(accounts),
             targets,
             workloads,
+            classes,
+            versions: watch_all.then_some(versions),
             wakes: Arc::default(),
         };
 
@@ -115,16 +127,18 @@ impl Caches {
             warn_of("KeyVaultGrants"),
         );
         let (wakes, mirrors) = (Arc::clone(&caches.wakes), caches.mirrors.clone());
+        let workloads = caches.workloads.clone();
         let watch_namespaces = follow(
             watcher(
                 Api::<PartialObjectMeta<Namespace>>::all(client.clone()),
                 Config::default(),
             )
-            .modify(trim_to_labels),
+            .modify(trim_namespace),
             namespaces_writer,
             move |change| {
                 let names = change.objects().map(ResourceExt::name_any).collect();
                 wake_mirrors_in(&wakes, &mirrors, &names);
+                wake_workloads_in(&wakes, &workloads, &names);
             },
             warn_of("Namespaces"),
         );
@@ -172,6 +186,19 @@ impl Caches {
                     wakes.workloads(change.objects().map(Workload::reference));
                 }
             });
+        let (wakes, workloads) = (Arc::clone(&caches.wakes), caches.workloads.clone());
+        let classes = caches.classes.clone();
+        let used = move |namespace: &str, source: &Source| {
+            let Some(wakes) = wakes.get() else { return };
+            wakes.workloads(workloads.using(namespace, source));
+            for class in sources::classes_of(&classes, namespace, source) {
+                wakes.workloads(workloads.using(namespace, &class));
+            }
+        };
+        let watch_classes = watch_classes(client.clone(), classes_writer, used.clone());
+        let watch_versions =
+            watch_all.then(|| watch_versions(client.clone(), version_writers, used));
+        let watch_versions = OptionFuture::from(watch_versions);
         let watches = async move {
             futures::join!(
                 watch_mirrors,
@@ -179,7 +206,9 @@ impl Caches {
                 watch_namespaces,
                 watch_accounts,
                 watch_targets,
-                watch_workloads
+                watch_workloads,
+                watch_classes,
+                watch_versions
             );
         };
         (caches, watches)
@@ -197,7 +226,14 @@ impl Caches {
                 }
             },
             self.targets.wait_until_ready(),
-            self.workloads.wait_until_ready()
+            self.workloads.wait_until_ready(),
+            self.classes.wait_until_ready(),
+            async {
+                match &self.versions {
+                    Some(versions) => versions.wait_until_ready().await,
+                    None => Ok(()),
+                }
+            }
         )
         .map(drop)
     }
@@ -229,7 +265,7 @@ impl Caches {
             all.iter()
                 .map(|mirror| ObjectRef::from_obj(mirror.as_ref())),
         );
-        wakes.workloads(self.workloads.references());
+        wakes.workloads(self.workloads.all().map(|it| it.reference()));
         (
             mirror::Triggers {
                 mirrors: mirror_triggers,
@@ -251,11 +287,19 @@ fn trim(object: &mut impl Resource) {
     }
 }
 
-/// Drops all but what is asked of a Namespace.
-fn trim_to_labels(namespace: &mut PartialObjectMeta<Namespace>) {
+/// Drops all but what is asked of a Namespace: labels for grants, and the default of its workloads.
+fn trim_namespace(namespace: &mut PartialObjectMeta<Namespace>) {
     namespace.metadata = ObjectMeta {
         name: namespace.metadata.name.take(),
         labels: namespace.metadata.labels.take(),
+        annotations: namespace
+            .metadata
+            .annotations
+            .take()
+            .map(|mut annotations| {
+                annotations.retain(|name, _| name == ROTATE);
+                annotations
+            }),
         ..ObjectMeta::default()
     };
 }
@@ -287,6 +331,16 @@ fn wake_mirrors_in(
         &wakes.mirrors,
         mirrors.map(|mirror| ObjectRef::from_obj(mirror.as_ref())),
     );
+}
+
+/// Has the workloads of some namespaces looked at, which may have opted in.
+fn wake_workloads_in(wakes: &OnceLock<Wakes>, workloads: &Workloads, namespaces: &HashSet<String>) {
+    let Some(wakes) = wakes.get() else { return };
+    let of_them = |workload: &Arc<Workload>| {
+        let namespace = workload.metadata.namespace.as_ref();
+        namespace.is_some_and(|namespace| namespaces.contains(namespace))
+    };
+    wakes.workloads(workloads.all().filter(of_them).map(|it| it.reference()));
 }
 
 /// A receiver that is gone means that the daemon ends.

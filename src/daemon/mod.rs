@@ -31,7 +31,7 @@ use crate::clock::ServerClock;
 use crate::digest::{DigestKey, KEY_LENGTH};
 use crate::leader::{self, Candidacy, Candidate, Fence};
 use crate::mirror::{self, Activity, Memories, Mirrors};
-use crate::rotation::{self, Rollouts, Rotations, Warned};
+use crate::rotation::{self, Rollouts, Rotations, Sources, Unmirrored, Warned};
 use crate::telemetry::{Events, Health, Metrics, serve};
 use crate::vault::{
     self, CredentialKind, DnsSuffixes, HintSource, Limits, SurveySettings, Transport, Vaults,
@@ -72,6 +72,10 @@ pub struct Settings {
     pub hints: Option<HintSource>,
     pub min_refresh_interval: Duration,
     pub timing: rotation::Timing,
+    /// Whether workloads are also rolled for Secrets and ConfigMaps that no mirror fills.
+    pub rotation_watch_all: bool,
+    /// Whether annotations of Reloader and wave opt in too.
+    pub rotation_compatibility: bool,
     /// None: this is the only daemon.
     pub election: Option<Election>,
 }
@@ -114,7 +118,11 @@ async fn act(settings: Settings, health: Health, metrics: Arc<Metrics>, stop: St
         () = stop.clone() => return Ok(()),
     }
     health.waiting("the caches are being filled");
-    let (caches, watches) = Caches::new(&clients.watching, settings.service_accounts);
+    let (caches, watches) = Caches::new(
+        &clients.watching,
+        settings.service_accounts,
+        settings.rotation_watch_all,
+    );
     let instance = std::env::var("HOSTNAME").unwrap_or_else(|_| "keytide".to_owned());
     let leading = async {
         tokio::select! {
@@ -231,13 +239,24 @@ async fn controllers(
         memories: Memories::default(),
         mirrors_touched: Arc::clone(&caches.mirrors_touched),
     });
+    let unmirrored = caches.versions.as_ref().map(|versions| {
+        let (secrets, config_maps) = (versions.secrets.clone(), versions.config_maps.clone());
+        Unmirrored::new(client.clone(), digest_key.clone(), secrets, config_maps)
+    });
+    let sources = Sources {
+        targets: caches.targets.clone(),
+        classes: caches.classes.clone(),
+        unmirrored,
+    };
     let rotating = Arc::new(Rotations {
         client: client.clone(),
         clock,
         digest_key,
         timing: settings.timing,
         workloads: caches.workloads.clone(),
-        targets: caches.targets.clone(),
+        sources,
+        namespaces: caches.namespaces.clone(),
+        compatibility: settings.rotation_compatibility,
         activity,
         events,
         metrics: Arc::clone(metrics),

@@ -5,12 +5,14 @@ use std::fs;
 use std::path::Path;
 
 use k8s_openapi::api::rbac::v1::ClusterRole;
+use keytide::rotation::WorkloadKind::{CronJob, DaemonSet, StatefulSet};
 use kube::api::Api;
 use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, SOON};
 use crate::testbed::system::{CHART, RELEASE};
 use crate::testbed::{Testbed, eventually, shared};
+use crate::workloads::{make_what_is_not_everywhere, workload};
 
 /// Every value away from its default, as far as one can be with the others; what excludes them is in [`OTHERWISE`].
 const EVERYTHING: &str = r#"
@@ -44,6 +46,7 @@ hints:
   pause: 500ms
 settle: 1m30s
 minRotationInterval: 2m
+rotation: {watch: all, compatibility: true}
 digestKeySecret: digests
 log: {format: text, filter: "info,keytide=debug"}
 caBundle: {configMap: roots, key: bundle.crt}
@@ -384,6 +387,11 @@ async fn the_daemon_may_do_nothing_that_it_does_not_do() {
     fixture.sync_now("m").await;
     fixture.secret_has("t", "k", b"second").await;
     fixture.settled("d", "t", "k").await;
+    for kind in [StatefulSet, DaemonSet, CronJob] {
+        let manifest = workload(kind, "w", Some("true"), json!({}));
+        fixture.apply(&manifest).await;
+    }
+    make_what_is_not_everywhere(&fixture).await;
 
     let roles: Api<ClusterRole> = Api::all(fixture.client.clone());
     let rules = roles

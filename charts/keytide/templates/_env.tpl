@@ -32,6 +32,10 @@
   value: {{ .Values.settle | quote }}
 - name: KEYTIDE_MIN_ROTATION_INTERVAL
   value: {{ .Values.minRotationInterval | quote }}
+- name: KEYTIDE_ROTATION_WATCH
+  value: {{ .Values.rotation.watch }}
+- name: KEYTIDE_ROTATION_COMPATIBILITY
+  value: {{ .Values.rotation.compatibility | quote }}
 - name: KEYTIDE_LOG_FORMAT
   value: {{ .Values.log.format }}
 - name: KEYTIDE_LOG_FILTER
