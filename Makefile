@@ -1,4 +1,4 @@
-# Needs Rust, Go, Python 3, make, bash and coreutils. `make` says what there is to make.
+# Needs Rust, Go, Python 3, Node 20 or later with npm, make, bash and coreutils. `make` says what there is to make.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -103,6 +103,10 @@ demo: tools build ## Show a rotation from end to end; KEEP=1 leaves all of it ru
 .PHONY: e2e
 e2e: ## Run the image in real containers, as root; E2E_INSTALL=1 installs the Debian packages for that
 	tests/e2e/run.sh
+
+.PHONY: e2e-rotation
+e2e-rotation: ## The same for 50 rotations in a row of a Deployment with 10 Pods
+	tests/e2e/run.sh --only "rotations in a row" --rotations 50
 
 .PHONY: image
 image: ## Build the release image into an OCI archive, with buildah or docker (about 15 minutes)

@@ -9,10 +9,10 @@ mod mirror;
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-pub use grant::{GrantIdentity, GrantedObjects, KeyVaultGrant, KeyVaultGrantSpec};
+pub use grant::{GrantIdentity, GrantedObjects, KeyVaultGrant, KeyVaultGrantSpec, MirrorsOwn};
 pub use mirror::{
     DataEntry, DeletionPolicy, KeyVaultMirror, KeyVaultMirrorSpec, KeyVaultMirrorStatus,
-    MirroredObject, SecretType, Target, TargetStatus, VaultObject,
+    MirrorIdentity, MirroredObject, SecretType, Target, TargetStatus, VaultObject,
 };
 
 /// The API group of all of Keytide's resources, annotations and labels.

@@ -1,5 +1,7 @@
 //! What the daemon knows of the cluster.
 
+mod served;
+mod sources;
 mod workloads;
 
 use std::collections::HashSet;
@@ -7,19 +9,23 @@ use std::sync::{Arc, OnceLock};
 
 use futures::TryStreamExt;
 use futures::channel::mpsc;
-use k8s_openapi::api::core::v1::Secret;
+use futures::future::OptionFuture;
+use k8s_openapi::api::core::v1::{Namespace, Secret, ServiceAccount};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::store::WriterDropped;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::{self, Config, watcher};
-use kube::{Api, Client, Resource};
+use kube::{Api, Client, Resource, ResourceExt};
 use tokio::sync::Notify;
 
+pub use self::sources::Versions;
+use self::sources::{watch_classes, watch_versions};
 use self::workloads::watch_workloads;
 use crate::api::{KeyVaultGrant, KeyVaultMirror};
-use crate::mirror::{self, MIRRORED_LABEL, MirrorId, Target, mirrors_of};
-use crate::rotation::{self, Source, Workload, WorkloadKind, Workloads};
+use crate::mirror::{self, MIRRORED_LABEL, MirrorId, Target, USE_LABEL, mirrors_of};
+use crate::rotation::{self, Class, ROTATE, Source, Workload, WorkloadKind, Workloads};
 use crate::vault::Notice;
 use crate::watch::{Change, Index, follow, keep, new_store};
 
@@ -29,8 +35,14 @@ pub struct Caches {
     pub mirrors_by_target: Index<KeyVaultMirror>,
     pub mirrors_touched: Arc<Notify>,
     pub grants: Store<KeyVaultGrant>,
+    pub namespaces: Store<PartialObjectMeta<Namespace>>,
+    /// Those that mirrors may read as; none where that is off.
+    pub accounts: Option<Store<PartialObjectMeta<ServiceAccount>>>,
     pub targets: Store<Target>,
     pub workloads: Workloads,
+    pub classes: Store<Class>,
+    /// Versions of all Secrets and ConfigMaps; none where only mirrored ones are watched.
+    pub versions: Option<Versions>,
     wakes: Arc<OnceLock<Wakes>>,
 }
 
@@ -53,11 +65,19 @@ impl Wakes {
 
 impl Caches {
     /// Empty caches, and the watches that fill them for as long as they are polled.
-    pub fn new(client: &Client) -> (Self, impl Future<Output = ()> + use<>) {
+    pub fn new(
+        client: &Client,
+        service_accounts: bool,
+        watch_all: bool,
+    ) -> (Self, impl Future<Output = ()> + use<>) {
         let (mirrors, mirrors_writer) = new_store();
         let (grants, grants_writer) = new_store();
+        let (namespaces, namespaces_writer) = new_store();
+        let (accounts, accounts_writer) = new_store();
         let (targets, targets_writer) = new_store();
         let (workloads, workload_writers) = Workloads::new();
+        let (classes, classes_writer) = new_store();
+        let (versions, version_writers) = Versions::new();
         let caches = Self {
             mirrors,
             mirrors_by_target: Index::new(ObjectRef::from_obj, |mirror: &KeyVaultMirror| {
@@ -65,8 +85,12 @@ impl Caches {
             }),
             mirrors_touched: Arc::default(),
             grants,
+            namespaces,
+            accounts: service_accounts.then_some(accounts),
             targets,
             workloads,
+            classes,
+            versions: watch_all.then_some(versions),
             wakes: Arc::default(),
         };
 
@@ -102,6 +126,40 @@ impl Caches {
             },
             warn_of("KeyVaultGrants"),
         );
+        let (wakes, mirrors) = (Arc::clone(&caches.wakes), caches.mirrors.clone());
+        let workloads = caches.workloads.clone();
+        let watch_namespaces = follow(
+            watcher(
+                Api::<PartialObjectMeta<Namespace>>::all(client.clone()),
+                Config::default(),
+            )
+            .modify(trim_namespace),
+            namespaces_writer,
+            move |change| {
+                let names = change.objects().map(ResourceExt::name_any).collect();
+                wake_mirrors_in(&wakes, &mirrors, &names);
+                wake_workloads_in(&wakes, &workloads, &names);
+            },
+            warn_of("Namespaces"),
+        );
+        let (wakes, mirrors) = (Arc::clone(&caches.wakes), caches.mirrors.clone());
+        let watch_accounts = follow(
+            watcher(
+                Api::<PartialObjectMeta<ServiceAccount>>::all(client.clone()),
+                Config::default().labels(&format!("{USE_LABEL}=true")),
+            )
+            .modify(trim),
+            accounts_writer,
+            move |change| {
+                let names = change
+                    .objects()
+                    .filter_map(ResourceExt::namespace)
+                    .collect();
+                wake_mirrors_in(&wakes, &mirrors, &names);
+            },
+            warn_of("ServiceAccounts"),
+        );
+        let watch_accounts = OptionFuture::from(service_accounts.then_some(watch_accounts));
         let (wakes, workloads) = (Arc::clone(&caches.wakes), caches.workloads.clone());
         let watch_targets = follow(
             watcher(
@@ -128,8 +186,30 @@ impl Caches {
                     wakes.workloads(change.objects().map(Workload::reference));
                 }
             });
+        let (wakes, workloads) = (Arc::clone(&caches.wakes), caches.workloads.clone());
+        let classes = caches.classes.clone();
+        let used = move |namespace: &str, source: &Source| {
+            let Some(wakes) = wakes.get() else { return };
+            wakes.workloads(workloads.using(namespace, source));
+            for class in sources::classes_of(&classes, namespace, source) {
+                wakes.workloads(workloads.using(namespace, &class));
+            }
+        };
+        let watch_classes = watch_classes(client.clone(), classes_writer, used.clone());
+        let watch_versions =
+            watch_all.then(|| watch_versions(client.clone(), version_writers, used));
+        let watch_versions = OptionFuture::from(watch_versions);
         let watches = async move {
-            futures::join!(watch_mirrors, watch_grants, watch_targets, watch_workloads);
+            futures::join!(
+                watch_mirrors,
+                watch_grants,
+                watch_namespaces,
+                watch_accounts,
+                watch_targets,
+                watch_workloads,
+                watch_classes,
+                watch_versions
+            );
         };
         (caches, watches)
     }
@@ -138,8 +218,22 @@ impl Caches {
         futures::try_join!(
             self.mirrors.wait_until_ready(),
             self.grants.wait_until_ready(),
+            self.namespaces.wait_until_ready(),
+            async {
+                match &self.accounts {
+                    Some(accounts) => accounts.wait_until_ready().await,
+                    None => Ok(()),
+                }
+            },
             self.targets.wait_until_ready(),
-            self.workloads.wait_until_ready()
+            self.workloads.wait_until_ready(),
+            self.classes.wait_until_ready(),
+            async {
+                match &self.versions {
+                    Some(versions) => versions.wait_until_ready().await,
+                    None => Ok(()),
+                }
+            }
         )
         .map(drop)
     }
@@ -171,7 +265,7 @@ impl Caches {
             all.iter()
                 .map(|mirror| ObjectRef::from_obj(mirror.as_ref())),
         );
-        wakes.workloads(self.workloads.references());
+        wakes.workloads(self.workloads.all().map(|it| it.reference()));
         (
             mirror::Triggers {
                 mirrors: mirror_triggers,
@@ -193,6 +287,23 @@ fn trim(object: &mut impl Resource) {
     }
 }
 
+/// Drops all but what is asked of a Namespace: labels for grants, and the default of its workloads.
+fn trim_namespace(namespace: &mut PartialObjectMeta<Namespace>) {
+    namespace.metadata = ObjectMeta {
+        name: namespace.metadata.name.take(),
+        labels: namespace.metadata.labels.take(),
+        annotations: namespace
+            .metadata
+            .annotations
+            .take()
+            .map(|mut annotations| {
+                annotations.retain(|name, _| name == ROTATE);
+                annotations
+            }),
+        ..ObjectMeta::default()
+    };
+}
+
 /// Drops the same of a mirror, and the room that reading it took and nothing fills.
 fn trim_mirror(mirror: &mut KeyVaultMirror) {
     trim(mirror);
@@ -201,6 +312,35 @@ fn trim_mirror(mirror: &mut KeyVaultMirror) {
         status.conditions.shrink_to_fit();
         status.objects.shrink_to_fit();
     }
+}
+
+/// Has the mirrors of some namespaces looked at, whose rights may have changed.
+fn wake_mirrors_in(
+    wakes: &OnceLock<Wakes>,
+    mirrors: &Store<KeyVaultMirror>,
+    namespaces: &HashSet<String>,
+) {
+    let Some(wakes) = wakes.get() else { return };
+    let all = mirrors.state();
+    let of_them = |mirror: &&Arc<KeyVaultMirror>| {
+        let namespace = mirror.metadata.namespace.as_ref();
+        namespace.is_some_and(|namespace| namespaces.contains(namespace))
+    };
+    let mirrors = all.iter().filter(of_them);
+    send_all(
+        &wakes.mirrors,
+        mirrors.map(|mirror| ObjectRef::from_obj(mirror.as_ref())),
+    );
+}
+
+/// Has the workloads of some namespaces looked at, which may have opted in.
+fn wake_workloads_in(wakes: &OnceLock<Wakes>, workloads: &Workloads, namespaces: &HashSet<String>) {
+    let Some(wakes) = wakes.get() else { return };
+    let of_them = |workload: &Arc<Workload>| {
+        let namespace = workload.metadata.namespace.as_ref();
+        namespace.is_some_and(|namespace| namespaces.contains(namespace))
+    };
+    wakes.workloads(workloads.all().filter(of_them).map(|it| it.reference()));
 }
 
 /// A receiver that is gone means that the daemon ends.

@@ -5,6 +5,7 @@
 //! then go on, whatever it waits for, and nothing that it remembers from its time as the leader can mislead it later.
 
 mod caches;
+mod tokens;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -24,14 +25,17 @@ use tower::filter::FilterLayer;
 use tower::limit::ConcurrencyLimitLayer;
 
 use self::caches::Caches;
+use self::tokens::TokenRequests;
 use crate::api::{KeyVaultGrant, KeyVaultMirror};
 use crate::clock::ServerClock;
 use crate::digest::{DigestKey, KEY_LENGTH};
 use crate::leader::{self, Candidacy, Candidate, Fence};
 use crate::mirror::{self, Activity, Memories, Mirrors};
-use crate::rotation::{self, Rollouts, Rotations, Warned};
+use crate::rotation::{self, Rollouts, Rotations, Sources, Unmirrored, Warned};
 use crate::telemetry::{Events, Health, Metrics, serve};
-use crate::vault::{self, CredentialKind, DnsSuffixes, Limits, SurveySettings, Transport, Vaults};
+use crate::vault::{
+    self, CredentialKind, DnsSuffixes, HintSource, Limits, SurveySettings, Transport, Vaults,
+};
 
 /// Key of the digest key's Secret.
 const DIGEST_KEY: &str = "key";
@@ -59,11 +63,19 @@ pub struct Settings {
     /// PEM file with certificates to trust beside the system's.
     pub ca_bundle: Option<PathBuf>,
     pub credential: CredentialKind,
+    /// Whether mirrors may read as ServiceAccounts of their namespaces.
+    pub service_accounts: bool,
     pub survey: SurveySettings,
     /// What no vault is sent more of.
     pub vault_limits: Limits,
+    /// None: changes are seen at the interval.
+    pub hints: Option<HintSource>,
     pub min_refresh_interval: Duration,
     pub timing: rotation::Timing,
+    /// Whether workloads are also rolled for Secrets and ConfigMaps that no mirror fills.
+    pub rotation_watch_all: bool,
+    /// Whether annotations of Reloader and wave opt in too.
+    pub rotation_compatibility: bool,
     /// None: this is the only daemon.
     pub election: Option<Election>,
 }
@@ -106,7 +118,11 @@ async fn act(settings: Settings, health: Health, metrics: Arc<Metrics>, stop: St
         () = stop.clone() => return Ok(()),
     }
     health.waiting("the caches are being filled");
-    let (caches, watches) = Caches::new(&clients.watching);
+    let (caches, watches) = Caches::new(
+        &clients.watching,
+        settings.service_accounts,
+        settings.rotation_watch_all,
+    );
     let instance = std::env::var("HOSTNAME").unwrap_or_else(|_| "keytide".to_owned());
     let leading = async {
         tokio::select! {
@@ -198,6 +214,7 @@ async fn controllers(
     let vaults = vault::Config {
         transport,
         credential: settings.credential,
+        accounts: Arc::new(TokenRequests(client.clone())),
         settings: settings.survey,
         limits: settings.vault_limits,
         metrics: Arc::clone(metrics),
@@ -213,6 +230,8 @@ async fn controllers(
         mirrors: caches.mirrors.clone(),
         mirrors_by_target: caches.mirrors_by_target.clone(),
         grants: caches.grants.clone(),
+        namespaces: caches.namespaces.clone(),
+        accounts: caches.accounts.clone(),
         targets: caches.targets.clone(),
         activity: activity.clone(),
         events: events.clone(),
@@ -220,13 +239,24 @@ async fn controllers(
         memories: Memories::default(),
         mirrors_touched: Arc::clone(&caches.mirrors_touched),
     });
+    let unmirrored = caches.versions.as_ref().map(|versions| {
+        let (secrets, config_maps) = (versions.secrets.clone(), versions.config_maps.clone());
+        Unmirrored::new(client.clone(), digest_key.clone(), secrets, config_maps)
+    });
+    let sources = Sources {
+        targets: caches.targets.clone(),
+        classes: caches.classes.clone(),
+        unmirrored,
+    };
     let rotating = Arc::new(Rotations {
         client: client.clone(),
         clock,
         digest_key,
         timing: settings.timing,
         workloads: caches.workloads.clone(),
-        targets: caches.targets.clone(),
+        sources,
+        namespaces: caches.namespaces.clone(),
+        compatibility: settings.rotation_compatibility,
         activity,
         events,
         metrics: Arc::clone(metrics),
@@ -234,11 +264,21 @@ async fn controllers(
         rollouts: Rollouts::default(),
     });
     let (mirror_triggers, rotation_triggers) = caches.wake(vault_triggers);
-    futures::join!(
+    let hinted = Arc::clone(&mirroring);
+    let hints = async {
+        match settings.hints.clone() {
+            Some(source) => hinted.vaults.follow(source).await,
+            None => std::future::pending().await,
+        }
+    };
+    let controllers = futures::future::join(
         mirror::run(mirroring, mirror_triggers, stop.clone()),
-        rotation::run(rotating, rotation_triggers, stop)
+        rotation::run(rotating, rotation_triggers, stop),
     );
-    Ok(())
+    tokio::select! {
+        _ = controllers => Ok(()),
+        Err(error) = hints => Err(error.into()),
+    }
 }
 
 /// The clients of the API server. Each has connections of its own, so that writes that wait don't hold up watches.

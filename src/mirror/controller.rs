@@ -1,11 +1,14 @@
 //! Looks after each mirror: finds out what it may read and when, reads, and has the target written.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::channel::mpsc;
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use kube::core::PartialObjectMeta;
 use kube::runtime::Controller;
 use kube::runtime::controller::{Action, Config};
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -13,9 +16,10 @@ use kube::{Client, ResourceExt};
 use tokio::sync::Notify;
 use tracing::Instrument;
 
+use super::account::{self, UnusableAccount};
 use super::activity::Activity;
 use super::apply::Targets;
-use super::grant;
+use super::grant::{self, Applicant, Refusal};
 use super::memory::{Memories, Memory, MirrorId, Seen};
 use super::plan::{Desired, Existing, Plan, Rival, plan};
 use super::record::{Content, Record};
@@ -28,7 +32,7 @@ use crate::daemon::Stop;
 use crate::digest::{DigestKey, Place};
 use crate::render::{Rendered, render};
 use crate::telemetry::{Events, Metrics};
-use crate::vault::{Delivery, DnsSuffixes, Notice, ReadKey, VaultSecret, Vaults};
+use crate::vault::{self, Delivery, DnsSuffixes, Notice, ReadKey, VaultSecret, Vaults};
 use crate::watch::{self, Index};
 
 /// Annotation that makes a mirror ask its vault at once, with any new value.
@@ -56,6 +60,9 @@ pub struct Mirrors {
     pub mirrors: Store<KeyVaultMirror>,
     pub mirrors_by_target: Index<KeyVaultMirror>,
     pub grants: Store<KeyVaultGrant>,
+    pub namespaces: Store<PartialObjectMeta<Namespace>>,
+    /// ServiceAccounts that mirrors may read as; none where that is off.
+    pub accounts: Option<Store<PartialObjectMeta<ServiceAccount>>>,
     pub targets: Store<Target>,
     pub activity: Activity,
     pub events: Events,
@@ -316,8 +323,18 @@ impl Mirrors {
     /// What a mirror may read, and how often that is looked at.
     fn wants(&self, mirror: &KeyVaultMirror) -> Result<(Vec<ReadKey>, Duration), Failure> {
         let grants = self.grants.state();
+        let namespace = mirror.namespace().unwrap_or_default();
+        let metadata = self.namespaces.get(&ObjectRef::new(&namespace));
+        let none = BTreeMap::new();
+        let applicant = Applicant {
+            namespace: &namespace,
+            labels: metadata
+                .as_ref()
+                .map_or(&none, |metadata| metadata.labels()),
+            account: self.account(mirror)?,
+        };
         let reads = grant::reads(
-            &mirror.namespace().unwrap_or_default(),
+            &applicant,
             &mirror.spec,
             grants.iter().map(|g| &g.spec),
             &self.suffixes,
@@ -330,6 +347,20 @@ impl Mirrors {
         interval(&mirror.spec.refresh_interval, self.min_refresh_interval)
             .map(|interval| (reads, interval))
             .map_err(Failure::InvalidSpec)
+    }
+
+    /// The ServiceAccount that the mirror names, if it names one.
+    fn account(&self, mirror: &KeyVaultMirror) -> Result<Option<vault::ServiceAccount>, Refusal> {
+        let Some(identity) = &mirror.spec.identity else {
+            return Ok(None);
+        };
+        let name = &identity.service_account_name;
+        let Some(accounts) = &self.accounts else {
+            return Err(UnusableAccount::Off(name.clone()).into());
+        };
+        let namespace = mirror.namespace().unwrap_or_default();
+        let metadata = accounts.get(&watch::reference(&namespace, name));
+        Ok(Some(account::usable(name, metadata.as_deref())?))
     }
 
     /// The target as it is: from the watch if that is as new as the last write, else from the API server. At first the watch

@@ -8,6 +8,8 @@ use std::time::Duration;
 use futures::channel::mpsc;
 use futures::{FutureExt, StreamExt};
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::core::PartialObjectMeta;
 use kube::runtime::applier;
 use kube::runtime::controller::{Action, Config};
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -16,20 +18,20 @@ use tracing::Instrument;
 
 use super::apply;
 use super::baseline::{BASELINE, Baseline};
-use super::content::contents;
 use super::decide::{
     self, Content, Decision, MirrorState, Timing, Wait, contents_in_use, decide, suspects,
 };
-use super::opt_in::{OptIn, Typo};
+use super::opt_in::{Context, OptIn, ROTATE, Typo};
 use super::pods;
 use super::reference::{Reference, SourceKey};
 use super::rollout::Rollout;
+use super::sources::Sources;
 use super::workload::{Workload, WorkloadKind};
 use super::workloads::Workloads;
 use crate::clock::ServerClock;
 use crate::daemon::Stop;
 use crate::digest::DigestKey;
-use crate::mirror::{Activity, Target};
+use crate::mirror::Activity;
 use crate::telemetry::{Events, Kind, Metrics};
 
 /// Workloads looked after at once; what they wait for is the API server alone.
@@ -49,7 +51,10 @@ pub struct Rotations {
     pub digest_key: DigestKey,
     pub timing: Timing,
     pub workloads: Workloads,
-    pub targets: Store<Target>,
+    pub sources: Sources,
+    pub namespaces: Store<PartialObjectMeta<Namespace>>,
+    /// Whether annotations of Reloader and wave opt in too.
+    pub compatibility: bool,
     pub activity: Activity,
     pub events: Events,
     pub metrics: Arc<Metrics>,
@@ -130,18 +135,33 @@ impl Rotations {
         action
     }
 
+    fn opt_in(&self, workload: &Workload) -> OptIn {
+        let namespace = ObjectRef::new(&workload.namespace().unwrap_or_default());
+        let namespace = self.namespaces.get(&namespace);
+        let default = namespace
+            .as_ref()
+            .and_then(|namespace| namespace.annotations().get(ROTATE));
+        let context = Context {
+            namespace: default.map(String::as_str),
+            compatibility: self.compatibility,
+        };
+        OptIn::of(workload, context)
+    }
+
     async fn look_after(&self, workload: &Workload) -> Result<Action, kube::Error> {
-        let opt_in = OptIn::of(workload);
+        let opt_in = self.opt_in(workload);
         if opt_in == OptIn::No || workload.metadata.deletion_timestamp.is_some() {
             return Ok(Action::await_change());
         }
         let namespace = workload.namespace().unwrap_or_default();
-        let contents = contents(&self.targets, &namespace, &workload.references);
+        let wanted = opt_in.wanted(&workload.references);
+        let references = self.sources.resolve(&namespace, wanted);
+        let contents = self.sources.contents(&namespace, &references).await?;
         let idle = self
-            .warn_of_typos(workload, &opt_in, &contents)
+            .warn_of_typos(workload, &opt_in, &references, &contents)
             .await
             .map_or_else(Action::await_change, Action::requeue);
-        let looked_at = looked_at(workload, &opt_in);
+        let looked_at = looked_at(workload, references);
         let contents = contents_in_use(&looked_at.references, &contents);
         let started = if suspects(&looked_at, &contents).is_empty() {
             Vec::new()
@@ -273,12 +293,13 @@ impl Rotations {
         &self,
         workload: &Workload,
         opt_in: &OptIn,
+        references: &BTreeSet<Reference>,
         contents: &BTreeMap<SourceKey, Content>,
     ) -> Option<Duration> {
-        let references = workload.references.iter();
-        let used = references.map(|reference| reference.source.name.as_str());
-        let mirrored = contents.keys().map(|key| key.source.name.as_str());
-        let mut typos = opt_in.typos(&used.collect(), &mirrored.collect());
+        let namespace = workload.namespace().unwrap_or_default();
+        let named = references.iter().map(|reference| &reference.source);
+        let there = self.sources.are_there(&namespace, contents.keys(), named);
+        let mut typos = opt_in.typos(&workload.references, &there, self.sources.filler());
         // What is installed together comes one after the other.
         let grace = workload
             .creation_timestamp()
@@ -286,7 +307,7 @@ impl Rotations {
             .and_then(|age| Duration::try_from(INSTALLATION.saturating_sub(age)).ok())
             .filter(|grace| !grace.is_zero() && !typos.is_empty());
         if grace.is_some() {
-            typos.retain(|typo| !matches!(typo, Typo::NotMirrored { .. }));
+            typos.clear();
         }
         let note: Vec<String> = typos.iter().map(Typo::to_string).collect();
         let note = note.join("; ");
@@ -306,11 +327,9 @@ impl Rotations {
 }
 
 /// What is decided on.
-fn looked_at(workload: &Workload, opt_in: &OptIn) -> decide::Workload {
-    let references = workload.references.iter();
-    let references = references.filter(|reference| opt_in.includes(&reference.source));
+fn looked_at(workload: &Workload, references: BTreeSet<Reference>) -> decide::Workload {
     decide::Workload {
-        references: references.cloned().collect(),
+        references,
         baseline: workload.annotation(BASELINE).and_then(Baseline::parse),
         paused: workload.paused,
         rollout: workload.rollout,

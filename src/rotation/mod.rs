@@ -12,18 +12,24 @@
 
 mod apply;
 mod baseline;
-mod content;
+mod cached;
 mod controller;
 mod decide;
 mod opt_in;
 mod pods;
 mod reference;
 mod rollout;
+mod sources;
+mod unmirrored;
 mod workload;
 mod workloads;
 
+pub use self::cached::{Class, Version, class, version};
 pub use self::controller::{Rollouts, Rotations, Triggers, Warned, run};
 pub use self::decide::{MARGIN, Timing};
-pub use self::reference::Source;
+pub use self::opt_in::ROTATE;
+pub use self::reference::{Source, SourceKind};
+pub use self::sources::Sources;
+pub use self::unmirrored::Unmirrored;
 pub use self::workload::{Workload, WorkloadKind};
 pub use self::workloads::Workloads;

@@ -9,7 +9,12 @@ use k8s_openapi::api::core::v1::{
 };
 use serde::{Deserialize, Serialize};
 
-/// A Secret or ConfigMap of the workload's namespace. Written `name` or `configmap/name`.
+/// The Secrets Store CSI driver, and where its volumes name their class
+/// (<https://secrets-store-csi-driver.sigs.k8s.io/getting-started/usage>).
+const CSI_DRIVER: &str = "secrets-store.csi.k8s.io";
+const CLASS_ATTRIBUTE: &str = "secretProviderClass";
+
+/// A Secret or ConfigMap of the workload's namespace. Written `name` or `configmap/name`, in lower case.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Source {
     pub kind: SourceKind,
@@ -21,6 +26,8 @@ pub struct Source {
 pub enum SourceKind {
     Secret,
     ConfigMap,
+    /// What the Secrets Store CSI driver mounts; it may keep Secrets of it too.
+    SecretProviderClass,
 }
 
 /// A key of a source, written `name/key` or `configmap/name/key` (no part can hold a slash).
@@ -53,6 +60,10 @@ pub enum Via {
     Volume,
     /// Files of a mount by `subPath`, which the kubelet doesn't renew.
     SubPath,
+    /// The kubelet pulls the image with it.
+    ImagePull,
+    /// The workload names it, and its Pod template doesn't say how it is used.
+    Named,
 }
 
 impl Source {
@@ -69,6 +80,13 @@ impl Source {
             name: name.into(),
         }
     }
+
+    pub fn class(name: impl Into<String>) -> Self {
+        Self {
+            kind: SourceKind::SecretProviderClass,
+            name: name.into(),
+        }
+    }
 }
 
 impl fmt::Display for Source {
@@ -76,6 +94,7 @@ impl fmt::Display for Source {
         match self.kind {
             SourceKind::Secret => f.write_str(&self.name),
             SourceKind::ConfigMap => write!(f, "configmap/{}", self.name),
+            SourceKind::SecretProviderClass => write!(f, "secretproviderclass/{}", self.name),
         }
     }
 }
@@ -88,6 +107,7 @@ impl FromStr for Source {
             None => Ok(Self::secret(text)),
             Some(("secret", name)) => Ok(Self::secret(name)),
             Some(("configmap", name)) => Ok(Self::config_map(name)),
+            Some(("secretproviderclass", name)) => Ok(Self::class(name)),
             Some(_) => Err("write name, secret/name or configmap/name"),
         }
     }
@@ -118,18 +138,39 @@ impl fmt::Display for SourceKind {
         f.write_str(match self {
             Self::Secret => "Secret",
             Self::ConfigMap => "ConfigMap",
+            Self::SecretProviderClass => "SecretProviderClass",
         })
     }
 }
 
 impl Reference {
+    /// To all of a source, by whichever container and way.
+    pub fn to_whole(source: Source) -> Self {
+        Self {
+            container: None,
+            source,
+            key: None,
+            optional: false,
+            via: Via::Named,
+        }
+    }
+
+    /// The same use of keys of another source.
+    pub fn redirected(&self, key: SourceKey) -> Self {
+        Self {
+            source: key.source,
+            key: Some(key.key),
+            ..self.clone()
+        }
+    }
+
     /// Whether it is by this container.
     pub fn is_of(&self, container: &str) -> bool {
         self.container.as_ref().is_none_or(|of| of == container)
     }
 }
 
-/// All uses, of containers, init containers and ephemeral containers. A volume that no container mounts is not used.
+/// All uses, of containers, init containers, ephemeral containers and the kubelet. A volume that no container mounts is not used.
 pub fn references(pod: &PodSpec) -> BTreeSet<Reference> {
     let volumes: BTreeMap<&str, Vec<Use>> = pod
         .volumes
@@ -143,6 +184,10 @@ pub fn references(pod: &PodSpec) -> BTreeSet<Reference> {
         .map(|it| (&it.name, &it.env, &it.env_from, &it.volume_mounts));
     let ephemeral = pod.ephemeral_containers.iter().flatten();
     let ephemeral = ephemeral.map(|it| (&it.name, &it.env, &it.env_from, &it.volume_mounts));
+    let pulls = pod.image_pull_secrets.iter().flatten().map(|it| Reference {
+        via: Via::ImagePull,
+        ..Reference::to_whole(Source::secret(&it.name))
+    });
     containers
         .chain(ephemeral)
         .flat_map(|(name, variables, from, mounts)| {
@@ -158,6 +203,7 @@ pub fn references(pod: &PodSpec) -> BTreeSet<Reference> {
                 .map(|(it, via)| it.by(name, via))
                 .collect::<Vec<_>>()
         })
+        .chain(pulls)
         .collect()
 }
 
@@ -226,11 +272,21 @@ fn uses_of_volume(volume: &Volume) -> Vec<Use> {
         .config_map
         .iter()
         .flat_map(|it| uses_of_items(Source::config_map(&it.name), it.items.as_ref(), it.optional));
+    let class = volume.csi.iter().filter_map(|it| {
+        let attributes = it.volume_attributes.as_ref()?;
+        let name = attributes.get(CLASS_ATTRIBUTE)?;
+        let source = Source::class(name);
+        (it.driver == CSI_DRIVER).then(|| Use::new(source, None, None))
+    });
     let projected = volume.projected.iter();
     let projected = projected
         .flat_map(|projected| projected.sources.iter().flatten())
         .flat_map(uses_of_projection);
-    secret.chain(config_map).chain(projected).collect()
+    secret
+        .chain(config_map)
+        .chain(projected)
+        .chain(class)
+        .collect()
 }
 
 fn uses_of_projection(projection: &VolumeProjection) -> Vec<Use> {
@@ -273,7 +329,7 @@ mod tests {
             .map(|it| {
                 let key = it.key.map(|key| format!("/{key}")).unwrap_or_default();
                 let optional = if it.optional { "?" } else { "" };
-                let container = it.container.expect("a container");
+                let container = it.container.unwrap_or_else(|| "*".to_owned());
                 format!("{container}: {}{key}{optional} {:?}", it.source, it.via)
             })
             .collect()
@@ -340,8 +396,30 @@ mod tests {
     }
 
     #[test]
+    fn classes_of_the_csi_driver_count_where_they_are_mounted_and_pull_secrets_for_all_containers()
+    {
+        let csi = |driver: &str| json!({"driver": driver, "readOnly": true, "volumeAttributes": {"secretProviderClass": "c"}});
+        let pod = json!({
+            "imagePullSecrets": [{"name": "registry"}],
+            "volumes": [
+                {"name": "ours", "csi": csi("secrets-store.csi.k8s.io")},
+                {"name": "other", "csi": csi("csi.example.com")},
+            ],
+            "containers": [{"name": "a", "volumeMounts": [
+                {"name": "ours", "mountPath": "/1"}, {"name": "other", "mountPath": "/2"},
+            ]}],
+        });
+        let expected = ["*: registry ImagePull", "a: secretproviderclass/c Volume"];
+        assert_eq!(found(pod), expected);
+    }
+
+    #[test]
     fn a_source_is_read_as_it_was_written() {
-        for source in [Source::secret("a.b"), Source::config_map("a.b")] {
+        for source in [
+            Source::secret("a.b"),
+            Source::config_map("a.b"),
+            Source::class("a.b"),
+        ] {
             assert_eq!(source.to_string().parse(), Ok(source));
         }
         assert_eq!("secret/a".parse(), Ok(Source::secret("a")));

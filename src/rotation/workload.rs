@@ -16,10 +16,11 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
 use serde_json::Value;
 
+use super::opt_in::COMPATIBLE;
 use super::reference::{Reference, references};
 use super::rollout::{self, Rollout};
 
-/// Annotations that are kept: all of Keytide's own.
+/// Annotations that are kept, besides those of others that opt in: all of Keytide's own.
 const OWN: &str = "keytide.dev/";
 
 /// A kind of workload.
@@ -75,7 +76,7 @@ impl WorkloadKind {
 #[derive(Clone, Debug)]
 pub struct Workload {
     pub kind: WorkloadKind,
-    /// Without managed fields, owners, and annotations that are not Keytide's.
+    /// Without managed fields, owners, and annotations that nothing asks for.
     pub metadata: ObjectMeta,
     /// Something else made it and may make it anew, such as an operator.
     pub controlled: bool,
@@ -137,7 +138,7 @@ impl Workload {
         ObjectRef::from_obj_with(self, self.kind)
     }
 
-    /// Value of one of Keytide's annotations.
+    /// Value of an annotation that is kept.
     pub fn annotation(&self, name: &str) -> Option<&str> {
         self.annotations().get(name).map(String::as_str)
     }
@@ -201,7 +202,7 @@ impl From<CronJob> for Workload {
 
 fn trimmed(metadata: ObjectMeta) -> ObjectMeta {
     let annotations = metadata.annotations.map(|mut annotations| {
-        annotations.retain(|name, _| name.starts_with(OWN));
+        annotations.retain(|name, _| name.starts_with(OWN) || COMPATIBLE.contains(&name.as_str()));
         annotations
     });
     ObjectMeta {

@@ -1,10 +1,12 @@
 //! The workloads of all kinds, as the caches have them.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use kube::runtime::reflector::store::{Writer, WriterDropped};
 use kube::runtime::reflector::{ObjectRef, Store};
 
+use super::opt_in::{Context, OptIn};
 use super::reference::Source;
 use super::workload::{Workload, WorkloadKind};
 use crate::watch::{Change, Index, new_store_of};
@@ -51,12 +53,8 @@ impl Workloads {
     }
 
     /// All of them.
-    pub fn references(&self) -> Vec<ObjectRef<Workload>> {
-        let kinds = self.kinds.iter();
-        kinds
-            .flat_map(|kind| kind.store.state())
-            .map(|workload| workload.reference())
-            .collect()
+    pub fn all(&self) -> impl Iterator<Item = Arc<Workload>> {
+        self.kinds.iter().flat_map(|kind| kind.store.state())
     }
 
     /// Takes in what a watch of a kind has seen.
@@ -78,8 +76,14 @@ impl Workloads {
     }
 }
 
+/// What it uses or names, whether it opted in or not: a Namespace may opt in later.
 fn sources(workload: &Workload) -> HashSet<String> {
-    let references = workload.references.iter();
+    let context = Context {
+        namespace: None,
+        compatibility: true,
+    };
+    let wanted = OptIn::of(workload, context).wanted(&workload.references);
+    let references = workload.references.iter().chain(&wanted);
     references
         .map(|reference| reference.source.to_string())
         .collect()

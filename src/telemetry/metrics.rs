@@ -22,6 +22,17 @@ struct RequestLabels {
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct HintRequestLabels {
+    operation: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct DroppedLabels {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct AccountLabels {
     vault: String,
     /// Client ID; empty for the daemon's own identity.
@@ -49,7 +60,7 @@ impl From<&Account> for AccountLabels {
     fn from(account: &Account) -> Self {
         Self {
             vault: account.vault.to_string(),
-            identity: account.identity.client_id.clone().unwrap_or_default(),
+            identity: account.identity.label(),
         }
     }
 }
@@ -62,6 +73,10 @@ pub struct Metrics {
     vault_concurrency: Family<AccountLabels, Gauge>,
     vault_paused: Family<AccountLabels, Gauge>,
     vault_listing: Histogram,
+    hint_requests: Family<HintRequestLabels, Counter>,
+    hints_received: Counter,
+    hints_dropped: Family<DroppedLabels, Counter>,
+    hint_age: Histogram,
     reconciles: Family<ReconcileLabels, Counter>,
     writes: Family<NamespaceLabels, Counter>,
     ready: Family<MirrorLabels, Gauge>,
@@ -84,6 +99,12 @@ impl Default for Metrics {
             vault_concurrency: Family::default(),
             vault_paused: Family::default(),
             vault_listing: Histogram::new([0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0]),
+            hint_requests: Family::default(),
+            hints_received: Counter::default(),
+            hints_dropped: Family::default(),
+            hint_age: Histogram::new([
+                0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 14400.0, 86400.0,
+            ]),
             reconciles: Family::default(),
             writes: Family::default(),
             ready: Family::default(),
@@ -121,6 +142,27 @@ impl Metrics {
             "Time that listing a whole vault took",
             Unit::Seconds,
             self.vault_listing.clone(),
+        );
+        registry.register(
+            "hint_requests",
+            "Requests to the queue of hints, by operation and outcome",
+            self.hint_requests.clone(),
+        );
+        registry.register(
+            "hints_received",
+            "Messages received from the queue of hints",
+            self.hints_received.clone(),
+        );
+        registry.register(
+            "hints_dropped",
+            "Those of them that changed nothing, by reason",
+            self.hints_dropped.clone(),
+        );
+        registry.register_with_unit(
+            "hint_age",
+            "Time from an event at the vault to its hint",
+            Unit::Seconds,
+            self.hint_age.clone(),
         );
         registry.register(
             "reconciles",
@@ -188,6 +230,31 @@ impl Metrics {
     /// A whole vault was listed.
     pub fn vault_listed(&self, took: Duration) {
         self.vault_listing.observe(took.as_secs_f64());
+    }
+
+    /// A request to the queue of hints ended; `failure` is the class of its failure.
+    pub fn hint_request(&self, operation: &'static str, failure: Option<&'static str>) {
+        let labels = HintRequestLabels {
+            operation,
+            outcome: failure.unwrap_or("ok"),
+        };
+        self.hint_requests.get_or_create(&labels).inc();
+    }
+
+    /// A message came from the queue of hints.
+    pub fn hint_received(&self) {
+        self.hints_received.inc();
+    }
+
+    /// It changed nothing.
+    pub fn hint_dropped(&self, reason: &'static str) {
+        let labels = DroppedLabels { reason };
+        self.hints_dropped.get_or_create(&labels).inc();
+    }
+
+    /// What it hints at happened so long ago.
+    pub fn hint_age(&self, age: Duration) {
+        self.hint_age.observe(age.as_secs_f64());
     }
 
     /// A reconcile ended.

@@ -315,6 +315,11 @@ impl<S: Clone + Eq + Hash> Subscriptions<S> {
         recovered.then_some(Delivery::Unchanged)
     }
 
+    /// Whether anybody wants an object.
+    pub fn wants(&self, key: &ReadKey) -> bool {
+        self.objects.contains_key(key)
+    }
+
     /// How many subscribers have content to take.
     pub fn ready(&self) -> usize {
         self.ready

@@ -147,7 +147,8 @@ impl System {
             let spec = KeyVaultGrantSpec {
                 vault: vault_ref(vault),
                 identity: None,
-                namespaces: vec![format!("{PREFIX}-*")],
+                namespaces: Some(vec![format!("{PREFIX}-*")]),
+                namespace_selector: None,
                 objects: vec![GrantedObjects {
                     kind: ObjectKind::Secret,
                     name: "*".to_owned(),
@@ -173,6 +174,7 @@ impl System {
     pub fn spec(&self, vault: &str, object: &str, target: &str) -> KeyVaultMirrorSpec {
         KeyVaultMirrorSpec {
             vault: vault_ref(vault),
+            identity: None,
             data: vec![DataEntry {
                 key: KEY.to_owned(),
                 object: VaultObject {

@@ -36,6 +36,9 @@ struct Arguments {
     /// Run only the steps whose name contains this, and the one that installs the daemon
     #[arg(long, global = true)]
     only: Option<String>,
+    /// How many rotations in a row are shown
+    #[arg(long, global = true, default_value_t = 3)]
+    rotations: u32,
 }
 
 #[derive(Debug, Subcommand)]
@@ -70,7 +73,8 @@ fn main() -> ExitCode {
 async fn run(arguments: Arguments) -> Result<ExitCode> {
     let figures = match &arguments.command {
         Some(Command::Inside { place, figures }) => {
-            return inside(place, *figures, arguments.only.as_deref()).await;
+            let only = arguments.only.as_deref();
+            return inside(place, *figures, only, arguments.rotations).await;
         }
         Some(Command::Figures) => true,
         None => false,
@@ -80,7 +84,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
         println!("e2e: skipped (this machine lacks {})", missing.join("; "));
         return Ok(ExitCode::from(SKIPPED));
     }
-    let mut more = Vec::new();
+    let mut more = vec![format!("--rotations={}", arguments.rotations)];
     if figures {
         more.push("--figures".to_owned());
     }
@@ -90,9 +94,14 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
     sandbox::run(arguments.program.as_deref(), &more).await
 }
 
-async fn inside(place: &sandbox::Place, figures: bool, only: Option<&str>) -> Result<ExitCode> {
+async fn inside(
+    place: &sandbox::Place,
+    figures: bool,
+    only: Option<&str>,
+    rotations: u32,
+) -> Result<ExitCode> {
     sandbox::settle_in()?;
-    let scene = Scene::start(place).await?;
+    let scene = Scene::start(place, rotations).await?;
     if figures {
         let printed = steps::figures::print(&scene).await;
         if printed.is_err() {

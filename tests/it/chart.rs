@@ -5,12 +5,14 @@ use std::fs;
 use std::path::Path;
 
 use k8s_openapi::api::rbac::v1::ClusterRole;
+use keytide::rotation::WorkloadKind::{CronJob, DaemonSet, StatefulSet};
 use kube::api::Api;
 use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, SOON};
 use crate::testbed::system::{CHART, RELEASE};
 use crate::testbed::{Testbed, eventually, shared};
+use crate::workloads::{make_what_is_not_everywhere, workload};
 
 /// Every value away from its default, as far as one can be with the others; what excludes them is in [`OTHERWISE`].
 const EVERYTHING: &str = r#"
@@ -23,16 +25,28 @@ vaults:
     tenantId: contoso.onmicrosoft.com
     namespaces: ["*"]
     objects: [{kind: secret, name: web-tls}]
+  contoso-teams:
+    serviceAccounts: ["*-mirror"]
+    namespaceSelector:
+      matchLabels: {team: a}
+      matchExpressions: [{key: stage, operator: In, values: [live]}]
+    objects: [{kind: secret, name: "*"}]
 identity:
   type: workloadIdentity
   clientId: 01234567-89ab-cdef-0123-456789abcdef
   tenantId: 01234567-89ab-cdef-0123-456789abcdee
   projectedToken: true
   authorityHost: https://login.partner.microsoftonline.cn/
+  serviceAccounts: true
 vaultDnsSuffixes: [vault.azure.net, vault.azure.cn]
 minRefreshInterval: 30s
+hints:
+  queueUrl: https://contoso.queue.core.windows.net/keytide
+  clientId: 01234567-89ab-cdef-0123-456789abcdef
+  pause: 500ms
 settle: 1m30s
 minRotationInterval: 2m
+rotation: {watch: all, compatibility: true}
 digestKeySecret: digests
 log: {format: text, filter: "info,keytide=debug"}
 caBundle: {configMap: roots, key: bundle.crt}
@@ -245,9 +259,11 @@ vaults:
   empty: {}
   wrong: {namespaces: [Upper], objects: [{kind: secret, name: a/b}, {kind: secret}], clientId: my-identity, tenantId: "?"}
   same.vault.azure.net: {namespaces: [a], objects: [{kind: secret, name: x}]}
+  both: {namespaces: [a], objects: [{kind: secret, name: x}], clientId: 01234567-89ab-cdef-0123-456789abcdef, serviceAccounts: [x]}
   same-vault-azure-net: {namespaces: [a], objects: [{kind: secret, name: x}]}
 identity: {type: managedIdentity, projectedToken: true, authorityHost: "http://login"}
 serviceAccount: {create: false}
+hints: {queueUrl: "https://contoso.queue.core.windows.net/keytide?sig=hidden", clientId: my-identity, pause: often}
 settle: soon
 vaultDnsSuffixes: [vault.azure.net, net]
 caBundle: {configMap: a, secret: b}
@@ -265,11 +281,16 @@ extraEnv: [{name: KEYTIDE_SETTLE, value: 1s}]
         "needs both kind and name",
         "vaults.wrong.clientId is \"my-identity\"",
         "vaults.wrong.tenantId is \"?\"",
+        "vaults.both has both clientId and serviceAccounts",
+        "vaults.both.serviceAccounts needs identity.serviceAccounts: true",
         "would both become the grant",
         "identity.projectedToken is for workload identity",
         "identity.projectedToken needs identity.clientId and identity.tenantId",
         "write the Microsoft Entra endpoint with https://",
         "write the name of a ServiceAccount",
+        "hints.queueUrl is not the URL of a queue of Azure Storage",
+        "hints.clientId is \"my-identity\"",
+        "hints.pause is \"often\": write a number with its unit",
         "settle is \"soon\": write a number with its unit",
         "write what follows the first dot of a vault's host",
         "caBundle.configMap and caBundle.secret are both set",
@@ -366,6 +387,11 @@ async fn the_daemon_may_do_nothing_that_it_does_not_do() {
     fixture.sync_now("m").await;
     fixture.secret_has("t", "k", b"second").await;
     fixture.settled("d", "t", "k").await;
+    for kind in [StatefulSet, DaemonSet, CronJob] {
+        let manifest = workload(kind, "w", Some("true"), json!({}));
+        fixture.apply(&manifest).await;
+    }
+    make_what_is_not_everywhere(&fixture).await;
 
     let roles: Api<ClusterRole> = Api::all(fixture.client.clone());
     let rules = roles

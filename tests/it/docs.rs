@@ -161,6 +161,10 @@ fn metrics() -> BTreeSet<String> {
     metrics.vault_request(&account.vault, "get", "ok");
     metrics.vault_state(&account, 1, true);
     metrics.vault_listed(Duration::from_secs(1));
+    metrics.hint_request("receive", None);
+    metrics.hint_received();
+    metrics.hint_dropped("unwanted");
+    metrics.hint_age(Duration::from_secs(1));
     metrics.reconciled("mirror", true);
     metrics.target_written("n");
     metrics.mirror_state("n", "m", true, true);

@@ -14,12 +14,28 @@
   value: {{ join "," .Values.vaultDnsSuffixes | quote }}
 - name: KEYTIDE_CREDENTIAL
   value: {{ include "keytide.credential" . }}
+- name: KEYTIDE_SERVICE_ACCOUNTS
+  value: {{ .Values.identity.serviceAccounts | quote }}
 - name: KEYTIDE_MIN_REFRESH_INTERVAL
   value: {{ .Values.minRefreshInterval | quote }}
+{{- with .Values.hints.queueUrl }}
+- name: KEYTIDE_HINTS_QUEUE
+  value: {{ . | quote }}
+{{- with $.Values.hints.clientId }}
+- name: KEYTIDE_HINTS_CLIENT_ID
+  value: {{ . | quote }}
+{{- end }}
+- name: KEYTIDE_HINTS_PAUSE
+  value: {{ $.Values.hints.pause | quote }}
+{{- end }}
 - name: KEYTIDE_SETTLE
   value: {{ .Values.settle | quote }}
 - name: KEYTIDE_MIN_ROTATION_INTERVAL
   value: {{ .Values.minRotationInterval | quote }}
+- name: KEYTIDE_ROTATION_WATCH
+  value: {{ .Values.rotation.watch }}
+- name: KEYTIDE_ROTATION_COMPATIBILITY
+  value: {{ .Values.rotation.compatibility | quote }}
 - name: KEYTIDE_LOG_FORMAT
   value: {{ .Values.log.format }}
 - name: KEYTIDE_LOG_FILTER
