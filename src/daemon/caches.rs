@@ -29,6 +29,10 @@ use crate::rotation::{self, Class, Flights, ROTATE, Source, Workload, WorkloadKi
 use crate::vault::Notice;
 use crate::watch::{Change, Index, follow, keep, new_store};
 
+/// Objects on a page of a first list. A page is read with all that is then trimmed, and decoded it is ten times as large as what
+/// is kept of it: pages of five hundred would be most of the daemon's memory, for good.
+const PAGE: u32 = 50;
+
 /// What the daemon knows of the cluster, kept up to date whether it leads or not.
 pub struct Caches {
     pub mirrors: Store<KeyVaultMirror>,
@@ -74,7 +78,7 @@ impl Caches {
         service_accounts: bool,
         watch_all: bool,
         max_rotations: usize,
-    ) -> (Self, impl Future<Output = ()> + use<>) {
+    ) -> (Self, impl Future<Output = ()> + Send + use<>) {
         let (mirrors, mirrors_writer) = new_store();
         let (grants, grants_writer) = new_store();
         let (namespaces, namespaces_writer) = new_store();
@@ -86,7 +90,7 @@ impl Caches {
         let (versions, version_writers) = Versions::new();
         let caches = Self {
             mirrors,
-            mirrors_by_target: Index::new(ObjectRef::from_obj, |mirror: &KeyVaultMirror| {
+            mirrors_by_target: Index::new((), |mirror: &KeyVaultMirror| {
                 HashSet::from([mirror.spec.target.name.clone()])
             }),
             mirrors_touched: Arc::default(),
@@ -110,14 +114,18 @@ impl Caches {
         let watch_mirrors = follow(
             watcher(
                 Api::<KeyVaultMirror>::all(client.clone()),
-                Config::default(),
+                Config::default().page_size(PAGE),
             )
             .modify(trim_mirror),
             mirrors_writer,
             move |change: Change<'_, KeyVaultMirror>| {
-                index.follow(&change);
-                touched.notify_one();
-                if let Some(wakes) = wakes.get() {
+                // Whoever wakes from here on finds in the store what this tells.
+                let wakes = wakes.get();
+                // A status leaves nothing over.
+                if index.follow(&change) {
+                    touched.notify_one();
+                }
+                if let Some(wakes) = wakes {
                     send_all(&wakes.mirrors, change.objects().map(ObjectRef::from_obj));
                 }
             },
@@ -172,7 +180,9 @@ impl Caches {
         let watch_targets = follow(
             watcher(
                 Api::<PartialObjectMeta<Secret>>::all(client.clone()),
-                Config::default().labels(&format!("{MIRRORED_LABEL}=true")),
+                Config::default()
+                    .page_size(PAGE)
+                    .labels(&format!("{MIRRORED_LABEL}=true")),
             )
             .map_ok(|event| keep(event, Target::of)),
             targets_writer,
@@ -269,8 +279,8 @@ impl Caches {
         .map(drop)
     }
 
-    /// From here on changes are told to the controllers, after all that is there now. Until then they are told to nobody, so
-    /// that a daemon may wait for months.
+    /// From here on changes are told to the controllers, after all workloads that are there now. Until then they are told to
+    /// nobody, so that a daemon may wait for months.
     pub fn wake(
         &self,
         vaults: mpsc::UnboundedReceiver<Notice<MirrorId>>,
@@ -292,12 +302,6 @@ impl Caches {
             policies,
             workloads,
         });
-        let all = self.mirrors.state();
-        send_all(
-            &wakes.mirrors,
-            all.iter()
-                .map(|mirror| ObjectRef::from_obj(mirror.as_ref())),
-        );
         wakes.workloads(self.workloads.all().map(|it| it.reference()));
         let all = self.policies.state();
         send_all(

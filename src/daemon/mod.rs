@@ -21,6 +21,7 @@ use kube::client::ClientBuilder;
 use kube::{Api, Client, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tower::filter::FilterLayer;
 use tower::limit::ConcurrencyLimitLayer;
 
@@ -128,6 +129,8 @@ async fn act(settings: Settings, health: Health, metrics: Arc<Metrics>, stop: St
         settings.rotation_watch_all,
         settings.max_rotations,
     );
+    let mut watching = JoinSet::new();
+    watching.spawn(watches);
     let instance = std::env::var("HOSTNAME").unwrap_or_else(|_| "keytide".to_owned());
     let leading = async {
         tokio::select! {
@@ -162,7 +165,7 @@ async fn act(settings: Settings, health: Health, metrics: Arc<Metrics>, stop: St
     };
     tokio::select! {
         result = leading => result,
-        () = watches => Ok(()),
+        ended = watching.join_next() => Ok(ended.transpose().map(drop)?),
     }
 }
 

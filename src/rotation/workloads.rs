@@ -34,7 +34,7 @@ impl Workloads {
             writers.push((kind, writer));
             OfKind {
                 store,
-                by_source: Index::new(Workload::reference, sources),
+                by_source: Index::new(kind, sources),
             }
         });
         (Self { kinds }, writers)

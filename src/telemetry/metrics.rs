@@ -1,15 +1,19 @@
 //! Metrics, in the OpenMetrics text format. Labels are names of vaults, namespaces and reasons: never content, and never
 //! something of which there can be a value per object and version.
 
-use std::sync::Mutex;
+use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
@@ -38,12 +42,6 @@ struct AccountLabels {
     vault: String,
     /// Client ID; empty for the daemon's own identity.
     identity: String,
-}
-
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct MirrorLabels {
-    namespace: String,
-    mirror: String,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -82,6 +80,40 @@ impl From<&Account> for AccountLabels {
     }
 }
 
+/// How mirrors are doing, by namespace and name: one map for two metrics, because there is an entry for every mirror.
+type MirrorStates = Arc<Mutex<BTreeMap<(String, String), MirrorState>>>;
+
+#[derive(Clone, Copy, Debug)]
+struct MirrorState {
+    ready: bool,
+    outside_validity: bool,
+}
+
+/// A gauge that is 1 for each mirror of which something holds, else 0.
+#[derive(Debug)]
+struct MirrorGauge {
+    name: &'static str,
+    help: &'static str,
+    holds: fn(&MirrorState) -> bool,
+    states: MirrorStates,
+}
+
+impl Collector for MirrorGauge {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let kind = MetricType::Gauge;
+        let mut metric = encoder.encode_descriptor(self.name, self.help, None, kind)?;
+        for ((namespace, mirror), state) in &*lock(&self.states) {
+            let labels = [
+                ("namespace", namespace.as_str()),
+                ("mirror", mirror.as_str()),
+            ];
+            let gauge = ConstGauge::new(i64::from((self.holds)(state)));
+            gauge.encode(metric.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}
+
 /// All metrics of the daemon.
 pub struct Metrics {
     registry: Mutex<Registry>,
@@ -96,8 +128,7 @@ pub struct Metrics {
     hint_age: Histogram,
     reconciles: Family<ReconcileLabels, Counter>,
     writes: Family<NamespaceLabels, Counter>,
-    ready: Family<MirrorLabels, Gauge>,
-    outside_validity: Family<MirrorLabels, Gauge>,
+    mirrors: MirrorStates,
     rotations: Family<RotationLabels, Counter>,
     rotations_waiting: Family<ReasonLabels, Gauge>,
     rotations_held: Family<ReasonLabels, Gauge>,
@@ -129,8 +160,7 @@ impl Default for Metrics {
             ]),
             reconciles: Family::default(),
             writes: Family::default(),
-            ready: Family::default(),
-            outside_validity: Family::default(),
+            mirrors: MirrorStates::default(),
             rotations: Family::default(),
             rotations_waiting: Family::default(),
             rotations_held: Family::default(),
@@ -147,7 +177,7 @@ impl Default for Metrics {
 
 impl Metrics {
     fn register(&self) {
-        let mut registry = self.registry();
+        let mut registry = lock(&self.registry);
         registry.register("leader", "Whether this daemon leads", self.leader.clone());
         registry.register(
             "vault_requests",
@@ -197,16 +227,18 @@ impl Metrics {
             self.reconciles.clone(),
         );
         registry.register("target_writes", "Writes of targets", self.writes.clone());
-        registry.register(
-            "mirror_ready",
-            "Whether the target has what the vault has",
-            self.ready.clone(),
-        );
-        registry.register(
-            "mirror_outside_validity",
-            "Whether an expired or not yet valid object is mirrored",
-            self.outside_validity.clone(),
-        );
+        registry.register_collector(Box::new(MirrorGauge {
+            name: "mirror_ready",
+            help: "Whether the target has what the vault has.",
+            holds: |state| state.ready,
+            states: Arc::clone(&self.mirrors),
+        }));
+        registry.register_collector(Box::new(MirrorGauge {
+            name: "mirror_outside_validity",
+            help: "Whether an expired or not yet valid object is mirrored.",
+            holds: |state| state.outside_validity,
+            states: Arc::clone(&self.mirrors),
+        }));
         registry.register("rotations", "Workloads rolled", self.rotations.clone());
         registry.register(
             "rotations_waiting",
@@ -332,24 +364,18 @@ impl Metrics {
 
     /// How a mirror is doing.
     pub fn mirror_state(&self, namespace: &str, mirror: &str, ready: bool, outside_validity: bool) {
-        let labels = MirrorLabels {
-            namespace: namespace.to_owned(),
-            mirror: mirror.to_owned(),
+        let state = MirrorState {
+            ready,
+            outside_validity,
         };
-        self.ready.get_or_create(&labels).set(ready.into());
-        self.outside_validity
-            .get_or_create(&labels)
-            .set(outside_validity.into());
+        let name = (namespace.to_owned(), mirror.to_owned());
+        lock(&self.mirrors).insert(name, state);
     }
 
     /// A mirror is gone, and so are its metrics.
     pub fn mirror_gone(&self, namespace: &str, mirror: &str) {
-        let labels = MirrorLabels {
-            namespace: namespace.to_owned(),
-            mirror: mirror.to_owned(),
-        };
-        self.ready.remove(&labels);
-        self.outside_validity.remove(&labels);
+        let name = (namespace.to_owned(), mirror.to_owned());
+        lock(&self.mirrors).remove(&name);
     }
 
     /// A workload was rolled, so many seconds after the vault's update (where that is known).
@@ -404,15 +430,14 @@ impl Metrics {
     pub fn encode(&self) -> String {
         let mut text = String::new();
         // Writing to a String can't fail.
-        let _ = encode(&mut text, &self.registry());
+        let _ = encode(&mut text, &lock(&self.registry));
         text
     }
+}
 
-    fn registry(&self) -> std::sync::MutexGuard<'_, Registry> {
-        self.registry
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
+/// A panic elsewhere leaves these whole, so their poison means nothing.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

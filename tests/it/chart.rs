@@ -100,6 +100,7 @@ extraVolumeMounts: [{name: extra, mountPath: /extra}]
 
 /// What [`EVERYTHING`] excludes.
 const OTHERWISE: &str = r#"
+runners: {enabled: true}
 identity: {type: environment}
 serviceAccount: {create: false, name: mine}
 caBundle: {secret: roots}
@@ -125,7 +126,7 @@ pub async fn template(testbed: &Testbed, namespace: &str, values: &str, more: &[
     testbed.helm_with(values, &arguments).await.ok()
 }
 
-fn yaml(text: &str) -> Value {
+pub fn yaml(text: &str) -> Value {
     serde_saphyr::from_str(text).expect("YAML")
 }
 
@@ -149,9 +150,9 @@ fn the_values_here_are_all_that_there_are() {
 }
 
 /// The paths of the values that keep their defaults everywhere.
-fn unchanged(path: &str, default: &Value, given: &[Value], same: &mut Vec<String>) {
+pub fn unchanged(path: &str, default: &Value, given: &[Value], same: &mut Vec<String>) {
     match default {
-        Value::Object(fields) if !fields.is_empty() && path != "/nodeSelector" => {
+        Value::Object(fields) if !fields.is_empty() && !path.ends_with("/nodeSelector") => {
             for (name, default) in fields {
                 unchanged(&format!("{path}/{name}"), default, given, same);
             }
@@ -212,13 +213,12 @@ async fn a_service_monitor_is_rendered_where_there_is_one() {
 }
 
 /// Installs with wrong values, which must fail, leave nothing behind, and say all of this.
-async fn is_refused(values: &str, sentences: &[&str]) {
-    let testbed = shared().await;
+pub async fn is_refused(testbed: &Testbed, chart: &str, values: &str, sentences: &[&str]) {
     let namespace = testbed.namespace("values").await;
     let install = [
         "install",
         "wrong",
-        CHART,
+        chart,
         "--namespace",
         &namespace,
         "--values",
@@ -256,7 +256,7 @@ image: {digest: md5}
         "'json', 'text'",
         "digest",
     ];
-    is_refused(values, &sentences).await;
+    is_refused(shared().await, CHART, values, &sentences).await;
 }
 
 #[tokio::test]
@@ -308,7 +308,7 @@ extraEnv: [{name: KEYTIDE_MAX_ROTATIONS, value: "1"}]
         "write the proxy with its scheme",
         "extraEnv sets KEYTIDE_MAX_ROTATIONS, which is set by a value of its own already",
     ];
-    is_refused(values, &sentences).await;
+    is_refused(shared().await, CHART, values, &sentences).await;
 }
 
 #[tokio::test]

@@ -2,31 +2,25 @@
 //!
 //! The daemon goes the way that it goes in Azure: a token from IMDS, the queue's real name, and Azurite behind it.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
-
-use azure_core::credentials::TokenCredential;
-use azure_core::http::{ClientOptions, Transport};
-use azure_identity::{ManagedIdentityCredential, ManagedIdentityCredentialOptions};
+use azure_storage_queue::QueueClient;
 use azure_storage_queue::models::{
     QueueClientGetPropertiesResultHeaders, QueueClientReceiveMessagesOptions,
-    QueueClientSendMessageOptions, QueueMessage,
 };
-use azure_storage_queue::{QueueClient, QueueClientOptions};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use futures::StreamExt;
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Secret;
 use keytide::devvault::{Fault, Operation};
-use kube::runtime::{WatchStreamExt, watcher};
 use serde_json::{Value, json};
 use tokio::sync::RwLockWriteGuard;
 
 use crate::fixture::{Fixture, QUICK, SOON};
-use crate::testbed::azurite::{Azurite, HOST};
+use crate::testbed::azurite::{self, Azurite, HOST, encoded, event};
 use crate::testbed::daemon::Daemon;
 use crate::testbed::eventually;
+
+/// Puts a message into the queue, where nobody sees it for so many seconds.
+async fn send(queue: &QueueClient, text: &str, hidden: i32) {
+    azurite::send(queue, text, hidden).await.expect("sent");
+}
 
 /// A version that no object has.
 const NO_VERSION: &str = "00000000000000000000000000000000";
@@ -64,7 +58,8 @@ impl<'a> Hinting<'a> {
             .expect("Azurite");
         fixture.azure().forward(HOST, azurite.address);
         let url = format!("https://{HOST}/{}", testbed.unique("hints"));
-        let queue = queue(fixture, &azurite, &url);
+        let queue = azurite.queue(&fixture.azure().proxy(), &url);
+        let queue = queue.expect("a client");
         queue.create(None).await.expect("a queue");
         before(&queue).await;
         Self {
@@ -144,64 +139,6 @@ async fn metric(daemon: &Daemon, series: &str) -> f64 {
         .sum()
 }
 
-/// The queue as Event Grid has it: with an identity of its own.
-fn queue(fixture: &Fixture, azurite: &Azurite, url: &str) -> QueueClient {
-    let ca = std::fs::read(&azurite.ca).expect("a certificate");
-    let http = reqwest::Client::builder()
-        .proxy(reqwest::Proxy::all(fixture.azure().proxy()).expect("a proxy"))
-        .tls_certs_only([reqwest::Certificate::from_pem(&ca).expect("a certificate")])
-        .build()
-        .expect("a client");
-    let client_options = ClientOptions {
-        transport: Some(Transport::new(Arc::new(http))),
-        ..Default::default()
-    };
-    let credential = ManagedIdentityCredential::new(Some(ManagedIdentityCredentialOptions {
-        client_options: client_options.clone(),
-        ..Default::default()
-    }));
-    let credential: Arc<dyn TokenCredential> = credential.expect("a credential");
-    let options = QueueClientOptions {
-        client_options,
-        ..Default::default()
-    };
-    let url = url.parse().expect("a URL");
-    QueueClient::new(url, Some(credential), Some(options)).expect("a queue")
-}
-
-/// Puts a message into the queue, where nobody sees it for so many seconds.
-async fn send(queue: &QueueClient, text: &str, hidden: i32) {
-    let message = QueueMessage {
-        message_text: Some(text.to_owned()),
-    };
-    let options = QueueClientSendMessageOptions {
-        visibility_timeout: Some(hidden),
-        ..Default::default()
-    };
-    let message = message.try_into().expect("XML");
-    let sent = queue.send_message(message, Some(options)).await;
-    sent.expect("sent");
-}
-
-/// An event in the Event Grid schema.
-fn event(host: &str, secret: &str, version: &str) -> Value {
-    json!({
-        "id": "00eccf70-95a7-4e7c-8299-2eb17ee9ad64",
-        "topic": "/subscriptions/s/resourceGroups/g/providers/Microsoft.KeyVault/vaults/v",
-        "subject": secret,
-        "eventType": "Microsoft.KeyVault.SecretNewVersionCreated",
-        "eventTime": Timestamp::now().to_string(),
-        "data": {
-            "Id": format!("https://{host}/secrets/{secret}/{version}"),
-            "ObjectType": "Secret",
-            "ObjectName": secret,
-            "Version": version,
-        },
-        "dataVersion": "1",
-        "metadataVersion": "1",
-    })
-}
-
 /// The same in the CloudEvents schema.
 fn cloud_event(host: &str, secret: &str, version: &str) -> Value {
     let event = event(host, secret, version);
@@ -221,11 +158,6 @@ fn expiry(host: &str, secret: &str, what: &str) -> Value {
     let mut event = event(host, secret, NO_VERSION);
     event["eventType"] = json!(format!("Microsoft.KeyVault.Secret{what}"));
     event
-}
-
-/// As Event Grid fills a queue.
-fn encoded(event: &Value) -> String {
-    STANDARD.encode(event.to_string())
 }
 
 /// Has a message received five times by somebody who never deletes it.
@@ -250,30 +182,6 @@ async fn receive_without_deleting(queue: &QueueClient, event: &Value) {
         }
     })
     .await;
-}
-
-/// The numbers that each Secret of the namespace ever held, in order, from now on.
-fn record(fixture: &Fixture) -> Arc<Mutex<BTreeMap<String, Vec<u32>>>> {
-    let seen: Arc<Mutex<BTreeMap<String, Vec<u32>>>> = Arc::default();
-    let record = Arc::clone(&seen);
-    let secrets = watcher(fixture.secrets(), watcher::Config::default());
-    tokio::spawn(async move {
-        let mut secrets = std::pin::pin!(secrets.default_backoff().applied_objects());
-        while let Some(secret) = secrets.next().await {
-            let Ok((name, Some(number))) = secret.map(|secret| number(&secret)) else {
-                continue;
-            };
-            let mut seen = record.lock().expect("not poisoned");
-            seen.entry(name).or_default().push(number);
-        }
-    });
-    seen
-}
-
-fn number(secret: &Secret) -> (String, Option<u32>) {
-    let content = secret.data.as_ref().and_then(|data| data.get("k"));
-    let number = content.and_then(|content| std::str::from_utf8(&content.0).ok()?.parse().ok());
-    (secret.metadata.name.clone().unwrap_or_default(), number)
 }
 
 #[tokio::test]
@@ -378,7 +286,7 @@ async fn with_any_hints_or_none_each_target_gets_what_its_vault_has_and_never_go
             .await;
         fixture.secret_has(object, "k", b"0").await;
     }
-    let seen = record(&fixture);
+    let seen = fixture.record();
 
     for round in 1..=ROUNDS {
         let (before, after) = ((2 * round - 1).to_string(), (2 * round).to_string());
@@ -419,7 +327,12 @@ async fn with_any_hints_or_none_each_target_gets_what_its_vault_has_and_never_go
         let last = (2 * ROUNDS).to_string();
         fixture.secret_has(object, "k", last.as_bytes()).await;
         let seen = seen.lock().expect("not poisoned");
-        assert!(seen[object].is_sorted(), "{object}: {:?}", seen[object]);
+        let seen = &seen[&(object.to_owned(), "k".to_owned())];
+        let numbers = seen.iter().map(|seen| seen.parse::<u32>());
+        assert!(
+            numbers.map(Result::unwrap).is_sorted(),
+            "{object}: {seen:?}"
+        );
     }
     for reason in REASONS {
         assert!(hinting.dropped(reason).await >= 1.0, "{reason}");

@@ -3,7 +3,11 @@
 #[path = "../testbed/mod.rs"]
 mod testbed;
 
+mod agent_access;
+mod agent_pools;
+mod agents;
 mod alone;
+mod azure_devops;
 mod chart;
 mod control_plane;
 mod docs;
@@ -21,7 +25,12 @@ mod processes;
 mod regressions;
 mod release;
 mod rotating;
+mod runner;
+mod runner_releases;
+mod runner_values;
+mod runners;
 mod schema;
+mod storms;
 mod surveying;
 mod unmirrored;
 mod workloads;

@@ -43,7 +43,7 @@ pub struct Object {
     /// When it must be read once more, because it had changed just before it was read, or the list says something else.
     settles_at: Option<Instant>,
     /// An answer that may be older than what is known, and when it came first.
-    doubt: Option<(Revision, Instant)>,
+    doubt: Option<Box<(Revision, Instant)>>,
     failure: Option<Failure>,
     hinted: Option<Hinted>,
 }
@@ -230,11 +230,11 @@ impl Object {
         if !self.known.is_some_and(|known| revision.may_precede(&known)) {
             return false;
         }
-        let since = match self.doubt {
-            Some((doubted, since)) if doubted == revision => since,
+        let since = match self.doubt.as_deref() {
+            Some(&(doubted, since)) if doubted == revision => since,
             _ => now,
         };
-        self.doubt = Some((revision, since));
+        self.doubt = Some(Box::new((revision, since)));
         now.saturating_duration_since(since) < CONFIRM_AFTER
     }
 
