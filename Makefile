@@ -109,6 +109,10 @@ e2e: ## Run the image in real containers, as root; E2E_INSTALL=1 installs the De
 e2e-keda: ## Have KEDA scale runner pools in real containers, as root (builds KEDA once a machine, about 15 minutes)
 	tests/e2e/run.sh keda
 
+.PHONY: e2e-rotation
+e2e-rotation: ## The same for 50 rotations in a row of a Deployment with 10 Pods
+	tests/e2e/run.sh --only "rotations in a row" --rotations 50
+
 .PHONY: image
 image: ## Build the release image into an OCI archive, with buildah or docker (about 15 minutes)
 	KEYTIDE_COMMIT=$(commit) RUSTFLAGS="-C target-feature=+crt-static" cargo build --profile dist --target $(triple)

@@ -1,12 +1,15 @@
 //! What the daemon knows of the cluster.
 
+mod served;
+mod sources;
+mod workloads;
+
 use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
 
 use futures::TryStreamExt;
 use futures::channel::mpsc;
 use futures::future::OptionFuture;
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Secret, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::PartialObjectMeta;
@@ -17,9 +20,12 @@ use kube::runtime::watcher::{self, Config, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use tokio::sync::Notify;
 
-use crate::api::{KeyVaultGrant, KeyVaultMirror};
+pub use self::sources::Versions;
+use self::sources::{watch_classes, watch_versions};
+use self::workloads::watch_workloads;
+use crate::api::{KeyVaultGrant, KeyVaultMirror, RotationPolicy};
 use crate::mirror::{self, MIRRORED_LABEL, MirrorId, Target, USE_LABEL, mirrors_of};
-use crate::rotation;
+use crate::rotation::{self, Class, Flights, ROTATE, Source, Workload, WorkloadKind, Workloads};
 use crate::vault::Notice;
 use crate::watch::{Change, Index, follow, keep, new_store};
 
@@ -37,7 +43,12 @@ pub struct Caches {
     /// Those that mirrors may read as; none where that is off.
     pub accounts: Option<Store<PartialObjectMeta<ServiceAccount>>>,
     pub targets: Store<Target>,
-    pub workloads: Store<Deployment>,
+    pub workloads: Workloads,
+    pub flights: Flights,
+    pub policies: Store<RotationPolicy>,
+    pub classes: Store<Class>,
+    /// Versions of all Secrets and ConfigMaps; none where only mirrored ones are watched.
+    pub versions: Option<Versions>,
     wakes: Arc<OnceLock<Wakes>>,
 }
 
@@ -46,25 +57,40 @@ struct Wakes {
     mirrors: mpsc::UnboundedSender<ObjectRef<KeyVaultMirror>>,
     mirrors_of_targets: mpsc::UnboundedSender<ObjectRef<KeyVaultMirror>>,
     grants: mpsc::UnboundedSender<()>,
-    workloads: mpsc::UnboundedSender<ObjectRef<Deployment>>,
-    workloads_of_targets: mpsc::UnboundedSender<ObjectRef<Deployment>>,
+    policies: mpsc::UnboundedSender<ObjectRef<RotationPolicy>>,
+    /// By kind.
+    workloads: [mpsc::UnboundedSender<ObjectRef<Workload>>; WorkloadKind::ALL.len()],
+}
+
+impl Wakes {
+    fn workloads(&self, workloads: impl IntoIterator<Item = ObjectRef<Workload>>) {
+        for workload in workloads {
+            send_all(&self.workloads[workload.dyntype as usize], [workload]);
+        }
+    }
 }
 
 impl Caches {
     /// Empty caches, and the watches that fill them for as long as they are polled.
+    /// Of rotations, at most `max_rotations` are to be under way at once.
     pub fn new(
         client: &Client,
         service_accounts: bool,
+        watch_all: bool,
+        max_rotations: usize,
     ) -> (Self, impl Future<Output = ()> + Send + use<>) {
         let (mirrors, mirrors_writer) = new_store();
         let (grants, grants_writer) = new_store();
         let (namespaces, namespaces_writer) = new_store();
         let (accounts, accounts_writer) = new_store();
         let (targets, targets_writer) = new_store();
-        let (workloads, workloads_writer) = new_store();
+        let (policies, policies_writer) = new_store();
+        let (workloads, workload_writers) = Workloads::new();
+        let (classes, classes_writer) = new_store();
+        let (versions, version_writers) = Versions::new();
         let caches = Self {
             mirrors,
-            mirrors_by_target: Index::new(|mirror: &KeyVaultMirror| {
+            mirrors_by_target: Index::new((), |mirror: &KeyVaultMirror| {
                 HashSet::from([mirror.spec.target.name.clone()])
             }),
             mirrors_touched: Arc::default(),
@@ -73,9 +99,12 @@ impl Caches {
             accounts: service_accounts.then_some(accounts),
             targets,
             workloads,
+            flights: Flights::new(max_rotations),
+            policies,
+            classes,
+            versions: watch_all.then_some(versions),
             wakes: Arc::default(),
         };
-        let workloads_by_secret = Index::new(rotation::secrets_of);
 
         let (wakes, index, touched) = (
             Arc::clone(&caches.wakes),
@@ -114,16 +143,18 @@ impl Caches {
             warn_of("KeyVaultGrants"),
         );
         let (wakes, mirrors) = (Arc::clone(&caches.wakes), caches.mirrors.clone());
+        let workloads = caches.workloads.clone();
         let watch_namespaces = follow(
             watcher(
                 Api::<PartialObjectMeta<Namespace>>::all(client.clone()),
                 Config::default(),
             )
-            .modify(trim_to_labels),
+            .modify(trim_namespace),
             namespaces_writer,
             move |change| {
                 let names = change.objects().map(ResourceExt::name_any).collect();
                 wake_mirrors_in(&wakes, &mirrors, &names);
+                wake_workloads_in(&wakes, &workloads, &names);
             },
             warn_of("Namespaces"),
         );
@@ -145,7 +176,7 @@ impl Caches {
             warn_of("ServiceAccounts"),
         );
         let watch_accounts = OptionFuture::from(service_accounts.then_some(watch_accounts));
-        let (wakes, index) = (Arc::clone(&caches.wakes), workloads_by_secret.clone());
+        let (wakes, workloads) = (Arc::clone(&caches.wakes), caches.workloads.clone());
         let watch_targets = follow(
             watcher(
                 Api::<PartialObjectMeta<Secret>>::all(client.clone()),
@@ -159,36 +190,65 @@ impl Caches {
                 let Some(wakes) = wakes.get() else { return };
                 for target in change.objects() {
                     send_all(&wakes.mirrors_of_targets, mirrors_of(target));
-                    let workloads = index.get(&target.namespace, &target.name);
-                    send_all(&wakes.workloads_of_targets, workloads);
+                    let source = Source::secret(&*target.name);
+                    wakes.workloads(workloads.using(&target.namespace, &source));
                 }
             },
             warn_of("Secrets"),
         );
-        let (wakes, index) = (Arc::clone(&caches.wakes), workloads_by_secret);
-        let watch_workloads = follow(
-            watcher(
-                Api::<Deployment>::all(client.clone()),
-                Config::default().page_size(PAGE),
-            )
-            .modify(rotation::trim),
-            workloads_writer,
-            move |change: Change<'_, Deployment>| {
-                index.follow(&change);
+        let (wakes, workloads) = (Arc::clone(&caches.wakes), caches.workloads.clone());
+        let flights = caches.flights.clone();
+        let watch_workloads =
+            watch_workloads(client.clone(), workload_writers, move |kind, change| {
+                workloads.follow(kind, &change);
+                let next = flights.follow(kind, &change);
                 if let Some(wakes) = wakes.get() {
-                    send_all(&wakes.workloads, change.objects().map(ObjectRef::from_obj));
+                    wakes.workloads(change.objects().map(Workload::reference));
+                    wakes.workloads(next.iter().map(|id| id.reference()));
+                }
+            });
+        let (wakes, workloads) = (Arc::clone(&caches.wakes), caches.workloads.clone());
+        let watch_policies = follow(
+            watcher(
+                Api::<RotationPolicy>::all(client.clone()),
+                Config::default(),
+            )
+            .modify(trim),
+            policies_writer,
+            move |change: Change<'_, RotationPolicy>| {
+                let Some(wakes) = wakes.get() else { return };
+                for policy in change.objects().map(ObjectRef::from_obj) {
+                    let namespace = policy.namespace.clone().unwrap_or_default();
+                    wakes.workloads(workloads.under(&namespace, &policy.name));
+                    send_all(&wakes.policies, [policy]);
                 }
             },
-            warn_of("Deployments"),
+            warn_of("RotationPolicies"),
         );
-        let watches = async {
+        let (wakes, workloads) = (Arc::clone(&caches.wakes), caches.workloads.clone());
+        let classes = caches.classes.clone();
+        let used = move |namespace: &str, source: &Source| {
+            let Some(wakes) = wakes.get() else { return };
+            wakes.workloads(workloads.using(namespace, source));
+            for class in sources::classes_of(&classes, namespace, source) {
+                wakes.workloads(workloads.using(namespace, &class));
+            }
+        };
+        let watch_classes = watch_classes(client.clone(), classes_writer, used.clone());
+        let watch_versions =
+            watch_all.then(|| watch_versions(client.clone(), version_writers, used));
+        let watch_versions = OptionFuture::from(watch_versions);
+        let watches = async move {
             futures::join!(
                 watch_mirrors,
                 watch_grants,
                 watch_namespaces,
                 watch_accounts,
                 watch_targets,
-                watch_workloads
+                watch_workloads,
+                watch_classes,
+                watch_versions,
+                watch_policies
             );
         };
         (caches, watches)
@@ -206,7 +266,15 @@ impl Caches {
                 }
             },
             self.targets.wait_until_ready(),
-            self.workloads.wait_until_ready()
+            self.workloads.wait_until_ready(),
+            self.policies.wait_until_ready(),
+            self.classes.wait_until_ready(),
+            async {
+                match &self.versions {
+                    Some(versions) => versions.wait_until_ready().await,
+                    None => Ok(()),
+                }
+            }
         )
         .map(drop)
     }
@@ -220,20 +288,26 @@ impl Caches {
         let (mirrors, mirror_triggers) = mpsc::unbounded();
         let (mirrors_of_targets, mirrors_of_target_triggers) = mpsc::unbounded();
         let (grants, grant_triggers) = mpsc::unbounded();
-        let (workloads, workload_triggers) = mpsc::unbounded();
-        let (workloads_of_targets, workloads_of_target_triggers) = mpsc::unbounded();
+        let (policies, policy_triggers) = mpsc::unbounded();
+        let mut workload_triggers = Vec::new();
+        let workloads = WorkloadKind::ALL.map(|kind| {
+            let (sender, receiver) = mpsc::unbounded();
+            workload_triggers.push((kind, receiver));
+            sender
+        });
         let wakes = self.wakes.get_or_init(|| Wakes {
             mirrors,
             mirrors_of_targets,
             grants,
+            policies,
             workloads,
-            workloads_of_targets,
         });
-        let all = self.workloads.state();
+        wakes.workloads(self.workloads.all().map(|it| it.reference()));
+        let all = self.policies.state();
         send_all(
-            &wakes.workloads,
+            &wakes.policies,
             all.iter()
-                .map(|workload| ObjectRef::from_obj(workload.as_ref())),
+                .map(|policy| ObjectRef::from_obj(policy.as_ref())),
         );
         (
             mirror::Triggers {
@@ -244,7 +318,7 @@ impl Caches {
             },
             rotation::Triggers {
                 workloads: workload_triggers,
-                targets: workloads_of_target_triggers,
+                policies: policy_triggers,
             },
         )
     }
@@ -259,11 +333,19 @@ fn trim(object: &mut impl Resource) {
     }
 }
 
-/// Drops all but what is asked of a Namespace.
-fn trim_to_labels(namespace: &mut PartialObjectMeta<Namespace>) {
+/// Drops all but what is asked of a Namespace: labels for grants, and the default of its workloads.
+fn trim_namespace(namespace: &mut PartialObjectMeta<Namespace>) {
     namespace.metadata = ObjectMeta {
         name: namespace.metadata.name.take(),
         labels: namespace.metadata.labels.take(),
+        annotations: namespace
+            .metadata
+            .annotations
+            .take()
+            .map(|mut annotations| {
+                annotations.retain(|name, _| name == ROTATE);
+                annotations
+            }),
         ..ObjectMeta::default()
     };
 }
@@ -295,6 +377,16 @@ fn wake_mirrors_in(
         &wakes.mirrors,
         mirrors.map(|mirror| ObjectRef::from_obj(mirror.as_ref())),
     );
+}
+
+/// Has the workloads of some namespaces looked at, which may have opted in.
+fn wake_workloads_in(wakes: &OnceLock<Wakes>, workloads: &Workloads, namespaces: &HashSet<String>) {
+    let Some(wakes) = wakes.get() else { return };
+    let of_them = |workload: &Arc<Workload>| {
+        let namespace = workload.metadata.namespace.as_ref();
+        namespace.is_some_and(|namespace| namespaces.contains(namespace))
+    };
+    wakes.workloads(workloads.all().filter(of_them).map(|it| it.reference()));
 }
 
 /// A receiver that is gone means that the daemon ends.

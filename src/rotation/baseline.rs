@@ -6,36 +6,12 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::reference::SourceKey;
+
 /// Annotation of a workload that holds its baseline.
 pub const BASELINE: &str = "keytide.dev/baseline";
 /// Annotation of a Pod template that makes it another one.
 pub const CONTENT_DIGEST: &str = "keytide.dev/content-digest";
-
-/// A key of a Secret, written `secret/key` (neither part can hold a slash).
-#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
-#[serde(into = "String", try_from = "String")]
-pub struct SecretKey {
-    pub secret: String,
-    pub key: String,
-}
-
-impl From<SecretKey> for String {
-    fn from(key: SecretKey) -> Self {
-        format!("{}/{}", key.secret, key.key)
-    }
-}
-
-impl TryFrom<String> for SecretKey {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        let (secret, key) = text.split_once('/').ok_or("a key is written secret/key")?;
-        Ok(Self {
-            secret: secret.to_owned(),
-            key: key.to_owned(),
-        })
-    }
-}
 
 /// The baseline of a workload.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
@@ -44,10 +20,19 @@ pub struct Baseline {
     /// ID of the key that the digests are made with.
     pub digest_key: String,
     /// Digests of the keys in use.
-    pub keys: BTreeMap<SecretKey, String>,
+    pub keys: BTreeMap<SourceKey, String>,
     /// When the workload was last rolled by Keytide, by the API server's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotated: Option<Timestamp>,
+    /// When the latest of this content had come. Content that went away and came back is later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<Timestamp>,
+    /// When versions expire that the Pods have, of keys whose version does.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub expires: BTreeMap<SourceKey, Timestamp>,
+    /// It was failing already when it was last rolled, so that its failure says nothing of the content.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub failing: bool,
 }
 
 impl Baseline {
@@ -55,25 +40,43 @@ impl Baseline {
     pub fn parse(annotation: &str) -> Option<Self> {
         serde_json::from_str(annotation).ok()
     }
+
+    /// Whether both say the same of the content.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        self.digest_key == other.digest_key
+            && self.keys == other.keys
+            && self.expires == other.expires
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::reference::{Source, SourceKind};
     use super::*;
 
     #[test]
     fn a_baseline_is_read_as_it_was_written() {
-        let key = SecretKey {
-            secret: "adopat".into(),
-            key: "to.ken".into(),
+        let key = |kind, key: &str| SourceKey {
+            source: Source {
+                kind,
+                name: "adopat".into(),
+            },
+            key: key.into(),
         };
         let baseline = Baseline {
             digest_key: "k".into(),
-            keys: BTreeMap::from([(key, "d".into())]),
+            keys: BTreeMap::from([
+                (key(SourceKind::Secret, "to.ken"), "d".into()),
+                (key(SourceKind::ConfigMap, "url"), "e".into()),
+            ]),
             rotated: Some(Timestamp::UNIX_EPOCH),
+            as_of: Some(Timestamp::UNIX_EPOCH),
+            expires: BTreeMap::from([(key(SourceKind::Secret, "to.ken"), Timestamp::UNIX_EPOCH)]),
+            failing: true,
         };
         let json = serde_json::to_string(&baseline).expect("JSON");
-        assert!(json.contains(r#""adopat/to.ken":"d""#));
+        assert!(json.contains(r#""adopat/to.ken":"d""#), "{json}");
+        assert!(json.contains(r#""configmap/adopat/url":"e""#), "{json}");
         assert_eq!(Baseline::parse(&json), Some(baseline));
         assert_eq!(Baseline::parse("{"), None);
     }

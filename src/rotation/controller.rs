@@ -1,35 +1,46 @@
 //! Carries out what [`super::decide`] decides: looks after each workload that opted in.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use futures::channel::mpsc;
+use futures::{FutureExt, StreamExt};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::{ListParams, Patch, PatchParams};
-use kube::runtime::Controller;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{DynamicObject, ListParams};
+use kube::core::PartialObjectMeta;
+use kube::runtime::applier;
 use kube::runtime::controller::{Action, Config};
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::{Api, Client, Resource, ResourceExt};
-use serde_json::json;
+use kube::{Api, Client, ResourceExt};
 use tracing::Instrument;
 
-use super::baseline::{BASELINE, Baseline, CONTENT_DIGEST, SecretKey};
+use super::apply;
+use super::baseline::{BASELINE, Baseline};
 use super::decide::{
-    Content, Decision, MirrorState, Rollout, Started, Timing, Wait, Workload, contents_in_use,
+    self, Content, Decision, Hold, MirrorState, Pods, Reason, Surroundings, Wait, contents_in_use,
     decide, suspects,
 };
-use super::opt_in::{OptIn, ROTATE, Typo};
-use super::reference::{Reference, references};
+use super::flight::{Flights, Id, PolicyName};
+use super::gate::{self, Candidate, Others};
+use super::memory::{Memories, Memory, Pending};
+use super::opt_in::{Context, OptIn, ROTATE, Typo};
+use super::policies::{self, Policies};
+use super::policy::{Policy, ROTATION_POLICY, Uses};
+use super::reference::{Reference, SourceKey, Via};
+use super::rollout::Rollout;
+use super::sources::Sources;
+use super::telling::Telling;
+use super::workload::{Workload, WorkloadKind};
+use super::workloads::Workloads;
+use crate::api::RotationPolicy;
 use crate::clock::ServerClock;
 use crate::daemon::Stop;
-use crate::digest::{DigestKey, Place};
-use crate::mirror::{Activity, Record, Target};
-use crate::telemetry::{Events, Kind, Metrics};
-use crate::watch;
+use crate::digest::DigestKey;
+use crate::mirror::Activity;
+use crate::telemetry::{Events, Metrics};
 
 /// Workloads looked after at once; what they wait for is the API server alone.
 const CONCURRENCY: u16 = 16;
@@ -38,344 +49,409 @@ const CONCURRENCY: u16 = 16;
 const RACE_PAUSE: Duration = Duration::from_millis(500);
 /// Pause after the API server could not be asked.
 const ERROR_PAUSE: Duration = Duration::from_secs(2);
+/// Longest time until a workload that waits is looked at again: clocks may be set meanwhile.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 /// How long after a workload came its mirrors may still be on their way.
 const INSTALLATION: SignedDuration = SignedDuration::from_mins(1);
+/// How often gauges are set.
+const SUMMARY_INTERVAL: Duration = Duration::from_secs(5);
+/// Workloads that are listed by one request.
+const PAGE: u32 = 500;
 
 /// What the controller works with.
 pub struct Rotations {
     pub client: Client,
     pub clock: ServerClock,
     pub digest_key: DigestKey,
-    pub timing: Timing,
-    pub workloads: Store<Deployment>,
-    pub targets: Store<Target>,
+    pub policies: Arc<Policies>,
+    pub workloads: Workloads,
+    pub flights: Flights,
+    pub sources: Sources,
+    pub namespaces: Store<PartialObjectMeta<Namespace>>,
+    /// Whether annotations of Reloader and wave opt in too.
+    pub compatibility: bool,
     pub activity: Activity,
     pub events: Events,
     pub metrics: Arc<Metrics>,
-    pub warned: Warned,
-    pub rollouts: Rollouts,
+    pub memories: Memories,
 }
 
-/// The rollouts under way that a rotation began, by UID of the workload; losing one costs an observation.
-pub type Rollouts = Mutex<HashMap<String, Rotated>>;
-
-/// A rotation whose rollout is under way.
-#[derive(Debug)]
-pub struct Rotated {
-    rotated: Timestamp,
-    /// When the vault object was updated that caused it.
-    updated: Timestamp,
-}
-
-/// Things that make workloads be looked at again.
+/// What there is to look at again.
 pub struct Triggers {
-    pub workloads: mpsc::UnboundedReceiver<ObjectRef<Deployment>>,
-    pub targets: mpsc::UnboundedReceiver<ObjectRef<Deployment>>,
-}
-
-/// Which warning each workload was given last, so that it is not repeated; losing it costs an event.
-#[derive(Default)]
-pub struct Warned(Mutex<HashMap<String, String>>);
-
-impl Warned {
-    /// Whether this warning is news for the workload with this UID.
-    fn is_news(&self, uid: String, warning: &str) -> bool {
-        lock(&self.0).insert(uid, warning.to_owned()).as_deref() != Some(warning)
-    }
+    /// Workloads, by their kind.
+    pub workloads: Vec<(WorkloadKind, mpsc::UnboundedReceiver<ObjectRef<Workload>>)>,
+    pub policies: mpsc::UnboundedReceiver<ObjectRef<RotationPolicy>>,
 }
 
 /// Runs the controller until `stop`, and then until what is under way is done.
 pub async fn run(rotations: Arc<Rotations>, triggers: Triggers, stop: Stop) {
-    let store = rotations.workloads.clone();
-    Controller::for_stream(futures::stream::pending(), store)
-        .with_config(Config::default().concurrency(CONCURRENCY))
-        .reconcile_on(futures::stream::select(
-            triggers.workloads,
-            triggers.targets,
-        ))
-        .graceful_shutdown_on(stop)
-        .run(
-            Rotations::reconcile,
-            |_, error, _| {
-                // Whatever wrote in between is seen by the watch; the pause is for when it was seen already.
-                if matches!(error, kube::Error::Api(status) if status.code == 409) {
-                    return Action::requeue(RACE_PAUSE);
-                }
-                tracing::warn!(%error, "a workload can't be looked after; that is tried again");
-                Action::requeue(ERROR_PAUSE)
-            },
-            rotations,
-        )
-        .for_each(|_| std::future::ready(()))
-        .await;
+    tokio::select! {
+        () = rotations.find_flights() => {}
+        () = stop.clone() => return,
+    }
+    let kinds = triggers
+        .workloads
+        .into_iter()
+        .map(|(kind, triggers)| run_kind(Arc::clone(&rotations), kind, triggers, stop.clone()));
+    let policies = Arc::clone(&rotations.policies);
+    let acting = futures::future::join(
+        futures::future::join_all(kinds),
+        policies::report(policies, triggers.policies, stop),
+    );
+    tokio::select! {
+        _ = acting => {}
+        () = rotations.sum_up() => {}
+    }
 }
 
-/// The Secrets that a workload uses and has opted in to being rolled for.
-pub fn secrets_of(workload: &Deployment) -> HashSet<String> {
-    let opt_in = opt_in(workload);
-    template_references(workload)
-        .into_iter()
-        .map(|reference| reference.secret)
-        .filter(|secret| opt_in.includes(secret))
-        .collect()
+async fn run_kind(
+    rotations: Arc<Rotations>,
+    kind: WorkloadKind,
+    triggers: mpsc::UnboundedReceiver<ObjectRef<Workload>>,
+    stop: Stop,
+) {
+    let store = rotations.workloads.of(kind).clone();
+    applier(
+        |workload, rotations| Rotations::reconcile(workload, rotations).boxed(),
+        |_, error, _| {
+            // Whatever wrote in between is seen by the watch; the pause is for when it was seen already.
+            if is_race(error) {
+                return Action::requeue(RACE_PAUSE);
+            }
+            tracing::warn!(%error, "a workload can't be looked after; that is tried again");
+            Action::requeue(ERROR_PAUSE)
+        },
+        rotations,
+        store,
+        triggers.take_until(stop).map(Ok::<_, Infallible>),
+        Config::default().concurrency(CONCURRENCY),
+    )
+    .for_each(|_| std::future::ready(()))
+    .await;
+}
+
+/// What a decision is about.
+struct Case<'a> {
+    id: Id,
+    workload: &'a Workload,
+    looked_at: decide::Workload,
+    contents: BTreeMap<SourceKey, Content>,
+    policy_name: PolicyName,
+    policy: Policy,
+    obstacle: Option<Hold>,
+}
+
+impl Case<'_> {
+    fn suspects(&self) -> BTreeMap<&SourceKey, &Content> {
+        suspects(&self.looked_at, &self.contents)
+    }
+
+    fn rotated(&self) -> Option<Timestamp> {
+        self.looked_at.baseline.as_ref().and_then(|it| it.rotated)
+    }
 }
 
 impl Rotations {
-    async fn reconcile(workload: Arc<Deployment>, this: Arc<Self>) -> Result<Action, kube::Error> {
+    /// Finds the rotations that another daemon has begun and that the watch may not have shown yet.
+    async fn find_flights(&self) {
+        for kind in WorkloadKind::ALL {
+            while let Err(error) = self.find_flights_of(kind).await {
+                if matches!(&error, kube::Error::Api(status) if status.code == 404) {
+                    break;
+                }
+                tracing::warn!(%error, kind = kind.name(), "workloads can't be listed; that is tried again, and none is rolled before");
+                tokio::time::sleep(ERROR_PAUSE).await;
+            }
+        }
+    }
+
+    async fn find_flights_of(&self, kind: WorkloadKind) -> Result<(), kube::Error> {
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &kind.api_resource());
+        let mut params = ListParams::default().limit(PAGE);
+        loop {
+            let page = api.list_metadata(&params).await?;
+            let now = self.clock.now();
+            for PartialObjectMeta { metadata, .. } in &page.items {
+                let id = Id {
+                    namespace: metadata.namespace.clone().unwrap_or_default(),
+                    kind,
+                    name: metadata.name.clone().unwrap_or_default(),
+                };
+                let watched = self.workloads.of(kind).get(&id.reference());
+                let version = watched.and_then(|watched| watched.resource_version());
+                if version != metadata.resource_version {
+                    self.flights.listed(id, metadata, now);
+                }
+            }
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params = params.continue_token(&token),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Keeps the gauges up to date, for ever.
+    async fn sum_up(&self) {
+        loop {
+            let is_there = |id: &Id| self.workloads.of(id.kind).get(&id.reference()).is_some();
+            let summary = self.memories.sum_up(is_there);
+            let now = self.clock.now();
+            let (in_flight, failed) = self.flights.count(now);
+            let staleness = WorkloadKind::ALL.map(|kind| {
+                let oldest = summary.oldest.get(&kind);
+                let seconds =
+                    oldest.map_or(0.0, |oldest| now.duration_since(*oldest).as_secs_f64());
+                (kind.name(), seconds)
+            });
+            let of = |names: &[&'static str], counts: &BTreeMap<&str, usize>| {
+                let count = |name: &&'static str| (*name, counts.get(name).copied().unwrap_or(0));
+                names.iter().map(count).collect::<Vec<_>>()
+            };
+            self.metrics.rotation_states(
+                &of(&Reason::NAMES, &summary.waiting),
+                &of(&Hold::NAMES, &summary.held),
+                in_flight,
+                failed,
+                &staleness,
+            );
+            tokio::time::sleep(SUMMARY_INTERVAL).await;
+        }
+    }
+
+    async fn reconcile(workload: Arc<Workload>, this: Arc<Self>) -> Result<Action, kube::Error> {
         // Not `name`: under that, a line of JSON has the name of the span.
         let span = tracing::info_span!(
             "rotation",
             namespace = workload.namespace(),
-            deployment = workload.name_any()
+            kind = workload.kind.name(),
+            workload = workload.name_any()
         );
         let action = this.look_after(&workload).instrument(span).await;
         this.metrics.reconciled("rotation", action.is_ok());
         action
     }
 
-    async fn look_after(&self, deployment: &Deployment) -> Result<Action, kube::Error> {
-        let opt_in = opt_in(deployment);
-        if opt_in == OptIn::No || deployment.metadata.deletion_timestamp.is_some() {
+    fn opt_in(&self, workload: &Workload) -> OptIn {
+        let namespace = ObjectRef::new(&workload.namespace().unwrap_or_default());
+        let namespace = self.namespaces.get(&namespace);
+        let default = namespace
+            .as_ref()
+            .and_then(|namespace| namespace.annotations().get(ROTATE));
+        let context = Context {
+            namespace: default.map(String::as_str),
+            compatibility: self.compatibility,
+        };
+        OptIn::of(workload, context)
+    }
+
+    async fn look_after(&self, workload: &Workload) -> Result<Action, kube::Error> {
+        let id = Id::of(workload);
+        let opt_in = self.opt_in(workload);
+        if opt_in == OptIn::No || workload.metadata.deletion_timestamp.is_some() {
+            self.memories.forget(&id);
+            self.flights.waits_no_more(&id);
             return Ok(Action::await_change());
         }
-        let namespace = deployment.namespace().unwrap_or_default();
-        let all = template_references(deployment);
-        let contents = self.contents(&namespace, &all);
+        let mut memory = self.memories.of(&id, workload.metadata.uid.as_deref());
+        let action = self.act(&id, workload, &opt_in, &mut memory).await;
+        self.memories.keep(id, memory);
+        action
+    }
+
+    async fn act(
+        &self,
+        id: &Id,
+        workload: &Workload,
+        opt_in: &OptIn,
+        memory: &mut Memory,
+    ) -> Result<Action, kube::Error> {
+        let telling = Telling {
+            events: &self.events,
+            metrics: &self.metrics,
+            workload,
+        };
+        let wanted = opt_in.wanted(&workload.references);
+        let references = self.sources.resolve(&id.namespace, wanted);
+        let all = self.sources.contents(&id.namespace, &references).await?;
         let idle = self
-            .warn_of_typos(deployment, &opt_in, &all, &contents)
+            .warn_of_typos(telling, opt_in, &references, &all, memory)
             .await
             .map_or_else(Action::await_change, Action::requeue);
-        let workload = Workload {
-            references: all
-                .into_iter()
-                .filter(|reference| opt_in.includes(&reference.secret))
-                .collect(),
-            baseline: deployment
-                .annotations()
-                .get(BASELINE)
-                .and_then(|annotation| Baseline::parse(annotation)),
-            paused: deployment
-                .spec
-                .as_ref()
-                .and_then(|spec| spec.paused)
-                .unwrap_or(false),
-            rollout: super::rollout::rollout(deployment),
+        let policy_name = workload.annotation(ROTATION_POLICY).map(str::to_owned);
+        let (policy, obstacle) = self.policies.of(&id.namespace, &policy_name);
+        let looked_at = looked_at(workload, references, policy.on);
+        let case = Case {
+            id: id.clone(),
+            workload,
+            contents: contents_in_use(&looked_at.references, &all),
+            looked_at,
+            policy_name,
+            policy,
+            obstacle,
         };
-        let contents = contents_in_use(&workload.references, &contents);
-        let started = if suspects(&workload, &contents).is_empty() {
-            Vec::new()
-        } else {
-            self.started(deployment, &namespace).await?
+        telling
+            .follow_rollout(case.rotated(), self.clock.now(), memory)
+            .await;
+        let (decision, now) = self.decision(&case, memory).await?;
+        let pending = |held, reason| {
+            let changed = case.suspects().into_values().map(|it| it.record.changed);
+            let since = changed.min().unwrap_or(now);
+            Some(Pending {
+                since,
+                held,
+                reason,
+            })
         };
-        let mirrors = self.mirrors(&namespace, &workload.references);
-        let now = self.clock.now();
-        self.observe_rollout(deployment, &workload, now);
-        match decide(&workload, &contents, &started, &mirrors, self.timing, now) {
-            Decision::Nothing => Ok(idle),
-            Decision::Record(baseline) => {
-                self.patch(deployment, json!({"metadata": annotations(&baseline)}))
-                    .await?;
-                tracing::info!("baseline recorded");
+        match decision {
+            // Looked at already.
+            Decision::Nothing | Decision::Look => {
+                memory.is_done();
                 Ok(idle)
             }
-            Decision::Wait { until, reason } => {
-                tracing::debug!(?reason, %until, "rotation waits");
-                let pause = Duration::try_from(until.duration_since(now)).unwrap_or_default();
-                Ok(if reason == Wait::Paused {
-                    // It wakes us itself when it goes on.
-                    idle
-                } else {
-                    Action::requeue(pause)
-                })
+            Decision::Record(baseline) => {
+                apply::record(&self.client, workload, &baseline).await?;
+                tracing::info!("baseline recorded");
+                memory.is_done();
+                Ok(idle)
             }
-            Decision::Rotate {
-                baseline,
-                changed,
-                failing,
-            } => {
-                self.rotate(deployment, &baseline, &changed, &failing, &contents, now)
-                    .await?;
-                Ok(Action::await_change())
+            Decision::Wait(wait) => {
+                memory.pending = pending(false, wait.reason.name());
+                telling.waits(&wait, memory).await;
+                let pause = Duration::try_from(wait.until.duration_since(now)).unwrap_or_default();
+                Ok(Action::requeue(pause.min(LONGEST_PAUSE)))
+            }
+            Decision::Hold(hold) => {
+                memory.pending = pending(true, hold.name());
+                telling.is_held(&hold, memory).await;
+                let pause = Duration::try_from(decide::POLL).unwrap_or(ERROR_PAUSE);
+                Ok(Action::requeue(pause))
+            }
+            Decision::Rotate(rotation) => {
+                let written =
+                    apply::rotate(&self.client, workload, &rotation.baseline, &self.digest_key);
+                if let Err(error) = written.await {
+                    // Of an error that is no answer nobody knows whether the API server took it.
+                    if matches!(&error, kube::Error::Api(status) if status.code < 500) {
+                        self.flights.refused(id, now);
+                    }
+                    return Err(error);
+                }
+                memory.is_done();
+                telling
+                    .has_started(&rotation, &case.contents, now, memory)
+                    .await;
+                Ok(idle)
             }
         }
     }
 
-    async fn rotate(
+    /// Decides, and looks at what that needs looking at. Gives the time that it was decided by.
+    async fn decision(
         &self,
-        deployment: &Deployment,
-        baseline: &Baseline,
-        changed: &[SecretKey],
-        failing: &[String],
-        contents: &BTreeMap<SecretKey, Content>,
+        case: &Case<'_>,
+        memory: &mut Memory,
+    ) -> Result<(Decision, Timestamp), kube::Error> {
+        let version = case.workload.metadata.resource_version.as_deref();
+        let suspects = case.suspects();
+        let mirrors = self.mirrors(&case.id.namespace, &case.looked_at.references);
+        let mut pods = memory.pods(version, &suspects);
+        loop {
+            let now = self.clock.now();
+            let canaries = self.canaries(case, &suspects, now);
+            let (name, contents) = (&case.policy_name, &case.contents);
+            let decided = self
+                .flights
+                .consider(&case.id, name, &suspects, now, |others| {
+                    let around = Surroundings {
+                        contents,
+                        pods: pods.as_deref(),
+                        mirrors: &mirrors,
+                        policy: &case.policy,
+                        obstacle: case.obstacle.as_ref(),
+                        others: &Others { canaries, ..others },
+                    };
+                    decide(&case.looked_at, &around, now)
+                });
+            match &decided {
+                Decision::Look => {
+                    let looked: Pods = super::pods::look(&self.client, case.workload).await?;
+                    let looked = Arc::new(looked);
+                    memory.look(version, &suspects, Arc::clone(&looked));
+                    pods = Some(looked);
+                }
+                Decision::Wait(Wait {
+                    reason: Reason::Examination { workload },
+                    ..
+                }) if self.examine(workload, now).await? => {}
+                _ => {
+                    if matches!(&decided, Decision::Wait(wait) if wait.reason == Reason::Settling) {
+                        // Containers may yet start.
+                        memory.looked = None;
+                    }
+                    return Ok((decided, now));
+                }
+            }
+        }
+    }
+
+    /// Looks at a rollout of which others wait to hear. Whether there is something to hear.
+    async fn examine(&self, id: &Id, now: Timestamp) -> Result<bool, kube::Error> {
+        let Some(rotated) = self.flights.examine(id, now) else {
+            return Ok(false);
+        };
+        let found = match self.workloads.of(id.kind).get(&id.reference()) {
+            None => Ok(None),
+            Some(workload) => super::pods::look(&self.client, &workload)
+                .await
+                .map(|pods| pods.trouble_since(rotated).map(str::to_owned)),
+        };
+        let now = self.clock.now();
+        self.flights.examined(id, rotated, found, now)?;
+        Ok(true)
+    }
+
+    /// The canaries that a workload which is none waits for.
+    fn canaries(
+        &self,
+        case: &Case<'_>,
+        suspects: &BTreeMap<&SourceKey, &Content>,
         now: Timestamp,
-    ) -> Result<(), kube::Error> {
-        let namespace = deployment.namespace().unwrap_or_default();
-        let name = deployment.name_any();
-        let place = Place {
-            namespace: &namespace,
-            kind: "Deployment",
-            target: &name,
-            key: CONTENT_DIGEST,
+    ) -> Vec<gate::Canary> {
+        let Some(canary) = &case.policy.canary else {
+            return Vec::new();
         };
-        // With the time of the rotation: after a rollback the template may still have the digest of this very content.
-        let digest = self
-            .digest_key
-            .content(place, json!(baseline).to_string().as_bytes());
-        let template = json!({"metadata": {"annotations": {CONTENT_DIGEST: digest}}});
-        self.patch(
-            deployment,
-            json!({"metadata": annotations(baseline), "spec": {"template": template}}),
-        )
-        .await?;
-
-        let records = || {
-            changed
-                .iter()
-                .filter_map(|key| Some((key, &contents.get(key)?.record)))
-        };
-        let updated = records().filter_map(|(_, record)| record.updated).min();
-        let since_update = updated.map(|updated| now.duration_since(updated).as_secs_f64());
-        self.metrics.rotated(&namespace, since_update);
-        if let (Some(uid), Some(updated)) = (deployment.uid(), updated) {
-            let rotated = Rotated {
-                rotated: now,
-                updated,
-            };
-            lock(&self.rollouts).insert(uid, rotated);
+        if canary.includes(case.workload.labels()) {
+            return Vec::new();
         }
-        let causes: Vec<String> = records()
-            .map(|(key, record)| {
-                format!(
-                    "key {} of Secret {} is version {} of {}",
-                    key.key, key.secret, record.version, record.object
-                )
-            })
+        let sources: BTreeSet<_> = suspects.keys().map(|key| &key.source).collect();
+        let others: BTreeSet<Id> = sources
+            .into_iter()
+            .flat_map(|source| self.workloads.using(&case.id.namespace, source))
+            .map(|reference| Id::from(&reference))
             .collect();
-        let mut note = format!("rolled because {}", causes.join("; "));
-        if !failing.is_empty() {
-            note.push_str(&format!(
-                "; not waited for, because failing: mirror {}",
-                failing.join(", ")
-            ));
-        }
-        tracing::info!(seconds_since_update = since_update, "{note}");
-        self.events
-            .publish(
-                deployment.object_ref(&()),
-                Kind::Normal,
-                "Rotated",
-                "Rotate",
-                note,
-            )
-            .await;
-        Ok(())
-    }
-
-    /// Measures how long a change took until its rollout was finished.
-    fn observe_rollout(&self, deployment: &Deployment, workload: &Workload, now: Timestamp) {
-        let Some(uid) = deployment.uid() else { return };
-        let rotated = workload
-            .baseline
-            .as_ref()
-            .and_then(|baseline| baseline.rotated);
-        let mut rollouts = lock(&self.rollouts);
-        let finished = rollouts
-            .get(&uid)
-            .is_some_and(|begun| Some(begun.rotated) == rotated)
-            && workload.rollout == Rollout::Finished;
-        if finished && let Some(begun) = rollouts.remove(&uid) {
-            self.metrics
-                .rolled_out(now.duration_since(begun.updated).as_secs_f64());
-        }
-    }
-
-    async fn patch(
-        &self,
-        deployment: &Deployment,
-        patch: serde_json::Value,
-    ) -> Result<(), kube::Error> {
-        let patch = decided_on(deployment, patch);
-        let api: Api<Deployment> = Api::namespaced(
-            self.client.clone(),
-            &deployment.namespace().unwrap_or_default(),
-        );
-        let params = PatchParams {
-            field_manager: Some("keytide".to_owned()),
-            ..Default::default()
-        };
-        api.patch_metadata(&deployment.name_any(), &params, &Patch::Merge(&patch))
-            .await
-            .map(drop)
-    }
-
-    /// The content of all mirrored keys of the Secrets that are referred to.
-    fn contents(
-        &self,
-        namespace: &str,
-        references: &BTreeSet<Reference>,
-    ) -> BTreeMap<SecretKey, Content> {
-        let secrets: BTreeSet<&str> = references
-            .iter()
-            .map(|reference| reference.secret.as_str())
-            .collect();
-        let mut contents = BTreeMap::new();
-        for secret in secrets {
-            let Some(target) = self.targets.get(&watch::reference(namespace, secret)) else {
-                continue;
-            };
-            for (key, content) in latest(target.records().into_values()) {
-                let secret = secret.to_owned();
-                contents.insert(SecretKey { secret, key }, content);
-            }
-        }
-        contents
-    }
-
-    /// The containers of a workload's Pods that run, or ran to prepare one.
-    async fn started(
-        &self,
-        deployment: &Deployment,
-        namespace: &str,
-    ) -> Result<Vec<Started>, kube::Error> {
-        let Some(spec) = &deployment.spec else {
-            return Ok(Vec::new());
-        };
-        let selector: kube::core::Selector = match spec.selector.clone().try_into() {
-            Ok(selector) => selector,
-            // The API server checks selectors, so this one selects nothing that it would.
-            Err(_) => return Ok(Vec::new()),
-        };
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        let pods = api
-            .list(&ListParams::default().labels_from(&selector))
-            .await?;
-        Ok(pods
-            .iter()
-            .filter(|pod| pod.metadata.deletion_timestamp.is_none())
-            .filter_map(|pod| pod.status.as_ref())
-            .flat_map(|status| {
-                let ran = status.init_container_statuses.iter().flatten();
-                let runs = status.container_statuses.iter().flatten();
-                ran.chain(runs)
+        others
+            .into_iter()
+            .filter_map(|id| {
+                let other = self.workloads.of(id.kind).get(&id.reference())?;
+                let policy = other.annotation(ROTATION_POLICY).map(str::to_owned);
+                let is_canary = policy == case.policy_name
+                    && self.opt_in(&other) != OptIn::No
+                    && canary.includes(other.labels());
+                let baseline = other.annotation(BASELINE).and_then(Baseline::parse)?;
+                let candidate = Candidate {
+                    workload: &id.to_string(),
+                    keys: &baseline.keys,
+                    rotated: baseline.rotated,
+                    is_rolling: matches!(
+                        other.rollout,
+                        Rollout::UnderWay | Rollout::UnderWayForEver
+                    ),
+                };
+                candidate
+                    .holds_up(suspects, canary.soak, now)
+                    .filter(|_| is_canary)
             })
-            .filter_map(|container| {
-                let state = container.state.as_ref()?;
-                let running = state
-                    .running
-                    .as_ref()
-                    .and_then(|running| running.started_at.as_ref());
-                let done = state
-                    .terminated
-                    .as_ref()
-                    .filter(|ended| ended.exit_code == 0)
-                    .and_then(|ended| ended.started_at.as_ref());
-                let at = running.or(done)?.0;
-                Some(Started {
-                    container: container.name.clone(),
-                    at,
-                })
-            })
-            .collect())
+            .collect()
     }
 
     fn mirrors(&self, namespace: &str, references: &BTreeSet<Reference>) -> Vec<MirrorState> {
@@ -383,7 +459,7 @@ impl Rotations {
             .of(namespace, |target| {
                 references
                     .iter()
-                    .any(|reference| reference.secret == target)
+                    .any(|reference| reference.source.name == target)
             })
             .into_iter()
             .map(|(name, state)| MirrorState {
@@ -397,121 +473,57 @@ impl Rotations {
     /// Tells names in the annotation that nothing goes by. Gives how soon it may have more to tell.
     async fn warn_of_typos(
         &self,
-        deployment: &Deployment,
+        telling: Telling<'_>,
         opt_in: &OptIn,
         references: &BTreeSet<Reference>,
-        contents: &BTreeMap<SecretKey, Content>,
+        contents: &BTreeMap<SourceKey, Content>,
+        memory: &mut Memory,
     ) -> Option<Duration> {
-        let used = references.iter().map(|reference| reference.secret.as_str());
-        let mirrored = contents.keys().map(|key| key.secret.as_str());
-        let mut typos = opt_in.typos(&used.collect(), &mirrored.collect());
+        let workload = telling.workload;
+        let namespace = workload.namespace().unwrap_or_default();
+        let named = references.iter().map(|reference| &reference.source);
+        let there = self.sources.are_there(&namespace, contents.keys(), named);
+        let mut typos = opt_in.typos(&workload.references, &there, self.sources.filler());
         // What is installed together comes one after the other.
-        let grace = deployment
+        let grace = workload
             .creation_timestamp()
             .map(|created| self.clock.now().duration_since(created.0))
             .and_then(|age| Duration::try_from(INSTALLATION.saturating_sub(age)).ok())
             .filter(|grace| !grace.is_zero() && !typos.is_empty());
         if grace.is_some() {
-            typos.retain(|typo| !matches!(typo, Typo::NotMirrored { .. }));
+            typos.clear();
         }
         let note: Vec<String> = typos.iter().map(Typo::to_string).collect();
         let note = note.join("; ");
-        if self
-            .warned
-            .is_news(deployment.uid().unwrap_or_default(), &note)
-            && !note.is_empty()
-        {
-            tracing::warn!("{note}");
-            let about = deployment.object_ref(&());
-            self.events
-                .publish(about, Kind::Warning, "NothingToRotate", "Rotate", note)
-                .await;
+        let is_news = std::mem::replace(&mut memory.warned, note.clone()) != note;
+        if is_news && !note.is_empty() {
+            telling.nothing_to_rotate(note).await;
         }
         grace
     }
 }
 
-pub fn opt_in(deployment: &Deployment) -> OptIn {
-    deployment
-        .annotations()
-        .get(ROTATE)
-        .map(|value| OptIn::parse(value))
-        .unwrap_or_default()
-}
-
-pub fn template_references(deployment: &Deployment) -> BTreeSet<Reference> {
-    let pod = deployment
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.template.spec.as_ref());
-    pod.map(references).unwrap_or_default()
-}
-
-/// The content of each key by the latest of the records that speak of it: a mirror that fails may still have one of a key that it
-/// gave up, and that another one has filled since.
-fn latest(records: impl Iterator<Item = Record>) -> BTreeMap<String, Content> {
-    let mut contents: BTreeMap<String, Content> = BTreeMap::new();
-    for Record {
-        digest_key, keys, ..
-    } in records
-    {
-        for (key, record) in keys {
-            let before = contents.get(&key);
-            if before.is_none_or(|before| before.record.changed < record.changed) {
-                let digest_key = digest_key.clone();
-                contents.insert(key, Content { digest_key, record });
-            }
-        }
+/// What is decided on.
+fn looked_at(
+    workload: &Workload,
+    mut references: BTreeSet<Reference>,
+    on: Uses,
+) -> decide::Workload {
+    references.retain(|reference| match reference.via {
+        // Files of a subPath stay as they were when the container started, as variables do.
+        Via::Environment | Via::SubPath => on.env,
+        Via::Volume => on.volume,
+        // Asked for by name.
+        Via::ImagePull | Via::Named => true,
+    });
+    decide::Workload {
+        references,
+        baseline: workload.annotation(BASELINE).and_then(Baseline::parse),
+        paused: workload.paused,
+        rollout: workload.rollout,
     }
-    contents
 }
 
-/// A patch of what was looked at, and of nothing else: the API server refuses it (409) on any other version.
-fn decided_on(deployment: &Deployment, mut patch: serde_json::Value) -> serde_json::Value {
-    let metadata = &deployment.metadata;
-    patch["metadata"]["uid"] = json!(metadata.uid);
-    patch["metadata"]["resourceVersion"] = json!(metadata.resource_version);
-    patch
-}
-
-fn annotations(baseline: &Baseline) -> serde_json::Value {
-    json!({"annotations": {BASELINE: json!(baseline).to_string()}})
-}
-
-/// A panic elsewhere leaves these maps whole, so their poison means nothing.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_two_records_of_one_key_the_later_counts() {
-        let record = |digest: &str, changed: &str| -> Record {
-            let key = json!({"digest": digest, "object": "o", "version": "1", "changed": changed});
-            let record = json!({
-                "mirror": "m", "digestKey": "k", "deletionPolicy": "Delete", "keys": {"token": key},
-            });
-            serde_json::from_value(record).expect("a record")
-        };
-        let earlier = record("a", "2026-01-01T00:00:00Z");
-        let later = record("b", "2026-01-01T00:00:01Z");
-        for records in [[earlier.clone(), later.clone()], [later, earlier]] {
-            assert_eq!(latest(records.into_iter())["token"].record.digest, "b");
-        }
-    }
-
-    #[test]
-    fn a_patch_carries_what_it_was_decided_on() {
-        let mut deployment = Deployment::default();
-        deployment.metadata.uid = Some("u".to_owned());
-        deployment.metadata.resource_version = Some("7".to_owned());
-        let patch = json!({"metadata": annotations(&Baseline::default())});
-        let patch = decided_on(&deployment, patch);
-        assert_eq!(patch["metadata"]["resourceVersion"], "7");
-        assert_eq!(patch["metadata"]["uid"], "u");
-        assert!(patch["metadata"]["annotations"][BASELINE].is_string());
-    }
+fn is_race(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 409)
 }

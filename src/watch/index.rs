@@ -10,7 +10,8 @@ use kube::{Resource, ResourceExt};
 use super::Change;
 
 /// The index. Clones share it. It may lag behind the store for a moment, so what it gives is looked up there.
-pub struct Index<K> {
+pub struct Index<K: Resource> {
+    kind: K::DynamicType,
     names: fn(&K) -> HashSet<String>,
     entries: Arc<Mutex<Entries>>,
 }
@@ -27,11 +28,12 @@ struct Entries {
 impl<K> Index<K>
 where
     K: Resource,
-    K::DynamicType: Default,
+    K::DynamicType: Clone,
 {
-    /// An empty index of objects by the names that `names` gives for each.
-    pub fn new(names: fn(&K) -> HashSet<String>) -> Self {
+    /// An empty index of objects of a kind, by the names that `names` gives for each.
+    pub fn new(kind: K::DynamicType, names: fn(&K) -> HashSet<String>) -> Self {
         Self {
+            kind,
             names,
             entries: Arc::default(),
         }
@@ -41,7 +43,7 @@ where
     pub fn get(&self, namespace: &str, name: &str) -> Vec<ObjectRef<K>> {
         let entries = self.lock();
         third(&entries.objects, namespace, name)
-            .map(|object| super::reference(namespace, object))
+            .map(|object| ObjectRef::new_with(object, self.kind.clone()).within(namespace))
             .collect()
     }
 
@@ -74,9 +76,13 @@ where
     }
 }
 
-impl<K> Clone for Index<K> {
+impl<K: Resource> Clone for Index<K>
+where
+    K::DynamicType: Clone,
+{
     fn clone(&self) -> Self {
         Self {
+            kind: self.kind.clone(),
             names: self.names,
             entries: Arc::clone(&self.entries),
         }
@@ -135,7 +141,7 @@ mod tests {
     use super::*;
 
     fn index() -> Index<ConfigMap> {
-        Index::new(|object| {
+        Index::new((), |object| {
             object
                 .data
                 .iter()

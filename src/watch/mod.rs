@@ -2,6 +2,7 @@
 
 mod index;
 
+use std::borrow::BorrowMut;
 use std::hash::Hash;
 use std::sync::Arc;
 
@@ -37,14 +38,15 @@ impl<'a, K> Change<'a, K> {
 /// Follows a watch for ever: fills the store, tells `changed` what it saw, and retries with backoff. Errors go to `failed`.
 pub async fn follow<K>(
     stream: impl Stream<Item = Result<Event<K>, watcher::Error>> + Send,
-    mut writer: Writer<K>,
+    mut writer: impl BorrowMut<Writer<K>> + Send,
     changed: impl Fn(Change<'_, K>) + Send,
     failed: impl Fn(&watcher::Error) + Send,
 ) where
     K: Lookup + Clone + Send + Sync + 'static,
-    K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
+    K::DynamicType: Eq + Hash + Clone + Send + Sync,
 {
     let mut stream = std::pin::pin!(stream.default_backoff());
+    let writer = writer.borrow_mut();
     let store = writer.as_reader();
     while let Some(event) = stream.next().await {
         match event {
@@ -81,6 +83,16 @@ where
     K::DynamicType: Default + Eq + Hash + Clone,
 {
     store()
+}
+
+/// The same for objects of a kind that is known only now.
+pub fn new_store_of<K>(kind: K::DynamicType) -> (Store<K>, Writer<K>)
+where
+    K: Lookup + Clone + 'static,
+    K::DynamicType: Eq + Hash + Clone,
+{
+    let writer = Writer::new(kind);
+    (writer.as_reader(), writer)
 }
 
 /// Name of an object in the terms of the store.

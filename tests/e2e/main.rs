@@ -40,6 +40,9 @@ struct Arguments {
     /// Run only the steps whose name contains this, and the one that installs the daemon
     #[arg(long, global = true)]
     only: Option<String>,
+    /// How many rotations in a row are shown
+    #[arg(long, global = true, default_value_t = 3)]
+    rotations: u32,
 }
 
 #[derive(Debug, Subcommand)]
@@ -84,7 +87,8 @@ fn main() -> ExitCode {
 async fn run(arguments: Arguments) -> Result<ExitCode> {
     let play = match &arguments.command {
         Some(Command::Inside { place, play }) => {
-            return inside(place, *play, arguments.only.as_deref()).await;
+            let only = arguments.only.as_deref();
+            return inside(place, *play, only, arguments.rotations).await;
         }
         Some(Command::Figures) => Play::Figures,
         Some(Command::Keda) => Play::Keda,
@@ -100,14 +104,21 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
         Play::Keda => keda_tool("keda-operator")?,
         Play::Steps | Play::Figures => node_tool("kubelet")?,
     };
-    let only = arguments.only.map(|only| ["--only".to_owned(), only]);
-    let more: Vec<String> = only.into_iter().flatten().collect();
+    let mut more = vec![format!("--rotations={}", arguments.rotations)];
+    if let Some(only) = arguments.only {
+        more.extend(["--only".to_owned(), only]);
+    }
     sandbox::run(arguments.program.as_deref(), play, &more).await
 }
 
-async fn inside(place: &sandbox::Place, play: Play, only: Option<&str>) -> Result<ExitCode> {
+async fn inside(
+    place: &sandbox::Place,
+    play: Play,
+    only: Option<&str>,
+    rotations: u32,
+) -> Result<ExitCode> {
     sandbox::settle_in()?;
-    let scene = Scene::start(place).await?;
+    let scene = Scene::start(place, rotations).await?;
     match play {
         Play::Figures => {
             let printed = steps::figures::print(&scene).await;

@@ -50,10 +50,12 @@ pub struct Scene {
     folder: PathBuf,
     /// What the chart is told.
     values: Value,
+    /// How many rotations in a row are shown.
+    pub rotations: u32,
 }
 
 impl Scene {
-    pub async fn start(place: &Place) -> Result<Self> {
+    pub async fn start(place: &Place, rotations: u32) -> Result<Self> {
         let begin = Instant::now();
         let mut images = vec![
             (place.workload_image.clone(), image::WORKLOAD.to_owned()),
@@ -81,8 +83,7 @@ impl Scene {
             "proxy": {"httpsProxy": vault.proxy(), "httpProxy": vault.proxy()},
             "caBundle": {"configMap": "dev-vault-ca"},
             "vaults": {VAULT: {"namespaces": ["*"], "objects": [{"kind": "secret", "name": "*"}]}},
-            "settle": "5s",
-            "minRotationInterval": "1s",
+            "rotation": {"settle": "5s", "minInterval": "0s"},
             "terminationGracePeriodSeconds": 5,
             "log": {"filter": "keytide=debug,info"},
         });
@@ -93,6 +94,7 @@ impl Scene {
             vault,
             folder: place.folder.clone(),
             values,
+            rotations,
         };
         scene.kubectl(&["create", "namespace", RELEASE]).await?;
         let bundle = json!({

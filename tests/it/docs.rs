@@ -168,7 +168,14 @@ fn metrics() -> BTreeSet<String> {
     metrics.reconciled("mirror", true);
     metrics.target_written("n");
     metrics.mirror_state("n", "m", true, true);
-    metrics.rotated("n", Some(1.0));
+    metrics.rotated("n", "content", Some(1.0));
+    metrics.rotation_states(
+        &[("window", 1)],
+        &[("failed", 1)],
+        1,
+        1,
+        &[("Deployment", 1.0)],
+    );
     metrics.rolled_out(1.0);
     let exposed: BTreeSet<String> = metrics
         .encode()
@@ -252,7 +259,7 @@ fn every_subcommand_and_flag_has_its_row() {
 #[test]
 fn the_charts_have_every_value_that_the_book_lists() {
     let charts = [
-        ("chart.md", "charts/keytide", "settle"),
+        ("chart.md", "charts/keytide", "rotation.settle"),
         (
             "runners-values.md",
             "charts/keytide/charts/runners",

@@ -47,9 +47,10 @@ pub const ALL: [(&str, Step<Scene>); 10] = [
         "a container that crashes until the change is not rolled for it",
         |s| Box::pin(rotation::crashes_until_the_change(s)),
     ),
-    ("ten rotations leave no container with an old token", |s| {
-        Box::pin(rotation::ten_in_a_row(s))
-    }),
+    (
+        "rotations in a row leave no container with an old token",
+        |s| Box::pin(rotation::many_in_a_row(s)),
+    ),
     ("SIGTERM ends the daemon in order", |s| {
         Box::pin(lifecycle::ends_on_sigterm(s))
     }),

@@ -101,19 +101,19 @@ pub async fn crashes_until_the_change(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
-pub async fn ten_in_a_row(scene: &Scene) -> Result<()> {
-    const PODS: usize = 5;
+pub async fn many_in_a_row(scene: &Scene) -> Result<()> {
+    const PODS: u32 = 10;
     let namespace = scene.namespace("often").await;
     scene.set("often", "v0")?;
     scene.apply(&namespace, &mirror("often")).await?;
-    scene.apply(&namespace, &deployment(5, RUN)).await?;
+    scene.apply(&namespace, &deployment(PODS, RUN)).await?;
     scene.settled(&namespace, "d", "v0").await?;
-    for round in 1..=10 {
+    for round in 1..=scene.rotations {
         let value = format!("v{round}");
         scene.set("often", &value)?;
         scene.sync_now(&namespace, "m").await?;
         let rolled = scene.settled(&namespace, "d", &value).await?;
-        all_started_with(scene, &namespace, PODS, &value).await?;
+        all_started_with(scene, &namespace, PODS as usize, &value).await?;
         if revision(&rolled) != (round + 1).to_string() {
             return Err(format!("rotation {round} gave revision {}", revision(&rolled)).into());
         }

@@ -1,0 +1,335 @@
+//! Workloads of every kind: how each is rolled, and who decides that it is.
+
+use keytide::rotation::{Workload, WorkloadKind};
+use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use kube::{Resource, ResourceExt};
+use serde_json::{Value, json};
+
+use crate::fixture::{Fixture, SOON};
+use crate::testbed::eventually;
+
+/// A workload of any kind, whose only container takes key `k` of Secret `t` as a variable.
+pub fn workload(kind: WorkloadKind, name: &str, rotate: Option<&str>, spec: Value) -> Value {
+    let annotations = rotate.map_or(json!({}), |rotate| json!({"keytide.dev/rotate": rotate}));
+    let variable =
+        json!({"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "t", "key": "k"}}});
+    let pod = json!({"containers": [{"name": "main", "image": "none", "env": [variable]}]});
+    let template = json!({"metadata": {"labels": {"app": name}}, "spec": pod});
+    let mut manifest = json!({
+        "apiVersion": Workload::api_version(&kind),
+        "kind": kind.name(),
+        "metadata": {"name": name, "annotations": annotations},
+        "spec": spec,
+    });
+    let spec = &mut manifest["spec"];
+    if kind == WorkloadKind::CronJob {
+        spec["schedule"] = json!("0 0 29 2 *");
+        spec["jobTemplate"]["spec"]["template"] = template;
+        spec["jobTemplate"]["spec"]["template"]["spec"]["restartPolicy"] = json!("Never");
+        return manifest;
+    }
+    spec["selector"] = json!({"matchLabels": {"app": name}});
+    spec["template"] = template;
+    if kind == WorkloadKind::StatefulSet {
+        spec["serviceName"] = json!(name);
+    }
+    manifest
+}
+
+impl Fixture {
+    pub fn workloads(&self, kind: WorkloadKind) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), &self.namespace, &kind.api_resource())
+    }
+
+    /// Waits until a workload's baseline is of this content of key `k` of Secret `t`, and gives it.
+    pub async fn recorded(&self, kind: WorkloadKind, name: &str) -> DynamicObject {
+        let what = format!("{} {name} has the content as its baseline", kind.name());
+        eventually(SOON, &what, async || {
+            let error = |error: kube::Error| error.to_string();
+            let found = self.workloads(kind).get(name).await.map_err(error)?;
+            let target = self.secrets().get("t").await.map_err(error)?;
+            let records = keytide::mirror::records(target.annotations());
+            let record = records.values().find_map(|record| record.keys.get("k"));
+            let digest = &record.ok_or("no record of the key")?.digest;
+            let baseline = found.annotations().get("keytide.dev/baseline");
+            match baseline {
+                Some(baseline) if baseline.contains(digest) => Ok(found),
+                other => Err(format!("the baseline is {other:?}")),
+            }
+        })
+        .await
+    }
+
+    /// The Pods of a workload that have been made from a template that Keytide has stamped.
+    async fn stamped(&self, name: &str) -> Vec<String> {
+        let pods: Api<k8s_openapi::api::core::v1::Pod> =
+            Api::namespaced(self.client.clone(), &self.namespace);
+        let selector = kube::api::ListParams::default().labels(&format!("app={name}"));
+        let pods = pods.list(&selector).await.expect("Pods");
+        let stamped = pods.items.iter().filter(|pod| {
+            pod.metadata.deletion_timestamp.is_none()
+                && pod.annotations().contains_key("keytide.dev/content-digest")
+        });
+        let mut stamped: Vec<String> = stamped.map(ResourceExt::name_any).collect();
+        stamped.sort();
+        stamped
+    }
+}
+
+/// How often the spec of a workload was changed, the first time being its making.
+fn changes(workload: &DynamicObject) -> i64 {
+    workload.metadata.generation.unwrap_or_default()
+}
+
+#[tokio::test]
+async fn every_kind_is_rolled_once_and_as_its_strategy_says() {
+    use WorkloadKind::{CronJob, DaemonSet, StatefulSet};
+    let fixture = Fixture::new("kinds").await;
+    let _daemon = fixture.daemon().await;
+    fixture.set("s", "first");
+    fixture
+        .apply(&fixture.mirror("m", "t", &[("k", "s")]))
+        .await;
+    fixture.secret_has("t", "k", b"first").await;
+    let by_hand = json!({"type": "OnDelete"});
+    let partition = json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 1}});
+    let all = [
+        (StatefulSet, "ordered", json!({"replicas": 2})),
+        (
+            StatefulSet,
+            "partitioned",
+            json!({"replicas": 2, "updateStrategy": partition}),
+        ),
+        (
+            StatefulSet,
+            "by-hand",
+            json!({"replicas": 1, "updateStrategy": by_hand}),
+        ),
+        (DaemonSet, "everywhere", json!({})),
+        (DaemonSet, "by-hand-too", json!({"updateStrategy": by_hand})),
+        (CronJob, "at-times", json!({})),
+    ];
+    for (kind, name, spec) in all.clone() {
+        fixture
+            .apply(&workload(kind, name, Some("true"), spec))
+            .await;
+    }
+    for (kind, name, _) in &all {
+        fixture.recorded(*kind, name).await;
+        rolled_out(&fixture, *kind, name).await;
+    }
+
+    fixture.set("s", "second");
+    fixture.sync_now("m").await;
+    fixture.secret_has("t", "k", b"second").await;
+    for (kind, name, _) in &all {
+        let found = fixture.recorded(*kind, name).await;
+        let expected = if *kind == CronJob { 1 } else { 2 };
+        assert_eq!(changes(&found), expected, "{name}");
+    }
+    for (name, expected) in [
+        ("ordered", &["ordered-0", "ordered-1"][..]),
+        ("partitioned", &["partitioned-1"]),
+    ] {
+        eventually(SOON, &format!("{name} is rolled out"), async || {
+            let stamped = fixture.stamped(name).await;
+            if stamped == expected {
+                Ok(())
+            } else {
+                Err(format!("{stamped:?}"))
+            }
+        })
+        .await;
+    }
+    rolled_out(&fixture, DaemonSet, "everywhere").await;
+    assert!(!fixture.stamped("everywhere").await.is_empty());
+    for name in ["by-hand", "by-hand-too"] {
+        assert!(fixture.stamped(name).await.is_empty(), "{name}");
+    }
+}
+
+/// Waits for `kubectl rollout status`, where it has something to say.
+async fn rolled_out(fixture: &Fixture, kind: WorkloadKind, name: &str) {
+    let status = [
+        "rollout",
+        "status",
+        &format!("{}/{name}", kind.name()),
+        "--timeout=90s",
+    ];
+    let output = fixture
+        .testbed
+        .kubectl(&[&status[..], &["--namespace", &fixture.namespace]].concat())
+        .await;
+    let silent = ["only available for RollingUpdate", "no status viewer"];
+    assert!(
+        output.success || silent.iter().any(|it| output.stderr.contains(it)),
+        "{name}: {}",
+        output.stderr
+    );
+}
+
+#[tokio::test]
+async fn a_namespace_opts_in_for_what_is_in_it_but_not_for_what_says_no_or_is_made_by_something_else()
+ {
+    use WorkloadKind::Deployment;
+    let fixture = Fixture::new("default").await;
+    let _daemon = fixture.daemon().await;
+    fixture.set("s", "v");
+    fixture
+        .apply(&fixture.mirror("m", "t", &[("k", "s")]))
+        .await;
+    let owner = fixture.secret_has("t", "k", b"v").await;
+    let mut made = workload(Deployment, "made", None, json!({}));
+    made["metadata"]["ownerReferences"] = json!([{
+        "apiVersion": "v1", "kind": "Secret", "name": "t", "uid": owner.metadata.uid, "controller": true,
+    }]);
+    let mut named = made.clone();
+    named["metadata"]["name"] = json!("made-and-named");
+    named["metadata"]["annotations"] = json!({"keytide.dev/rotate": "true"});
+    let no = workload(Deployment, "no", Some("false"), json!({}));
+    for manifest in [
+        &made,
+        &named,
+        &no,
+        &workload(Deployment, "silent", None, json!({})),
+    ] {
+        fixture.apply(manifest).await;
+    }
+    fixture.recorded(Deployment, "made-and-named").await;
+    let silent = fixture.workloads(Deployment).get("silent").await;
+    let baseline = |found: &DynamicObject| found.annotations().contains_key("keytide.dev/baseline");
+    assert!(
+        !baseline(&silent.expect("silent")),
+        "nothing opted it in yet"
+    );
+
+    let annotate = [
+        "annotate",
+        "namespace",
+        &fixture.namespace,
+        "keytide.dev/rotate=true",
+    ];
+    fixture.testbed.kubectl(&annotate).await.ok();
+    fixture.recorded(Deployment, "silent").await;
+    for name in ["made", "no"] {
+        let found = fixture.workloads(Deployment).get(name).await.expect(name);
+        assert!(!baseline(&found), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_template_with_a_new_reference_is_rolled_by_its_owner_alone() {
+    use WorkloadKind::Deployment;
+    let fixture = Fixture::new("reference").await;
+    let _daemon = fixture.daemon().await;
+    fixture.set("s", "v");
+    fixture.set("new", "v");
+    fixture
+        .apply(&fixture.mirror("m", "t", &[("k", "s")]))
+        .await;
+    fixture
+        .apply(&fixture.mirror("n", "new", &[("k", "new")]))
+        .await;
+    fixture
+        .apply(&workload(
+            Deployment,
+            "d",
+            Some("true"),
+            json!({"replicas": 2}),
+        ))
+        .await;
+    fixture.settled("d", "t", "k").await;
+    // Changed since its containers started, and not used by them.
+    fixture.set("new", "w");
+    fixture.sync_now("n").await;
+    fixture.secret_has("new", "k", b"w").await;
+    let from = json!([{"prefix": "NEW_", "secretRef": {"name": "new"}}]);
+    let container = json!([{"name": "main", "image": "none", "envFrom": from}]);
+    let patch = json!({"spec": {"template": {"spec": {"containers": container}}}});
+    fixture
+        .deployments()
+        .patch("d", &PatchParams::default(), &Patch::Strategic(&patch))
+        .await
+        .expect("patched");
+    let settled = fixture.settled("d", "new", "k").await;
+    // Pods that start within the margin after the change are stale, however they came about: then it is Keytide that is right.
+    let stale_once = fixture.events("d", "Rotated").await.len() as i64;
+    assert_eq!(settled.metadata.generation, Some(2 + stale_once));
+    assert!(stale_once <= 1);
+}
+
+/// The definition of a kind, as open as can be, in the place of what its maker installs.
+fn definition(group: &str, version: &str, kind: &str, plural: &str) -> Value {
+    let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("{plural}.{group}")},
+        "spec": {
+            "group": group,
+            "scope": "Namespaced",
+            "names": {"kind": kind, "plural": plural},
+            "versions": [{"name": version, "served": true, "storage": true, "schema": {"openAPIV3Schema": open}}],
+        },
+    })
+}
+
+/// Makes a Rollout of Argo and a SecretProviderClass, and before them their definitions.
+pub async fn make_what_is_not_everywhere(fixture: &Fixture) {
+    let (argo, csi) = ("argoproj.io", "secrets-store.csi.x-k8s.io");
+    for definition in [
+        definition(argo, "v1alpha1", "Rollout", "rollouts"),
+        definition(csi, "v1", "SecretProviderClass", "secretproviderclasses"),
+    ] {
+        fixture.apply(&definition).await;
+        let name = format!(
+            "crd/{}",
+            definition["metadata"]["name"].as_str().unwrap_or_default()
+        );
+        let established = ["wait", "--for=condition=Established", &name];
+        fixture.testbed.kubectl(&established).await.ok();
+    }
+    let mut rollout = workload(
+        WorkloadKind::Rollout,
+        "argo",
+        Some("true"),
+        json!({"replicas": 1}),
+    );
+    // Nobody here is its controller: this is what that would say, and the Pod that it would make.
+    rollout["status"] = json!({"phase": "Healthy"});
+    let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "argo", "labels": {"app": "argo"}}});
+    pod["spec"] = rollout["spec"]["template"]["spec"].clone();
+    let objects = json!([{"secretName": "kept", "data": [{"objectName": "o", "key": "k"}]}]);
+    let class = json!({
+        "apiVersion": format!("{csi}/v1"),
+        "kind": "SecretProviderClass",
+        "metadata": {"name": "class"},
+        "spec": {"provider": "azure", "secretObjects": objects},
+    });
+    for manifest in [&rollout, &pod, &class] {
+        fixture.apply(manifest).await;
+    }
+}
+
+#[tokio::test]
+async fn a_rollout_of_argo_is_rolled_once_its_definition_has_come() {
+    let fixture = Fixture::new("argo").await;
+    let _daemon = fixture.daemon().await;
+    fixture.set("s", "first");
+    fixture
+        .apply(&fixture.mirror("m", "t", &[("k", "s")]))
+        .await;
+    fixture.secret_has("t", "k", b"first").await;
+    make_what_is_not_everywhere(&fixture).await;
+    let recorded = fixture.recorded(WorkloadKind::Rollout, "argo").await;
+    let stamp = |rollout: &DynamicObject| {
+        let annotations = "/spec/template/metadata/annotations/keytide.dev~1content-digest";
+        rollout.data.pointer(annotations).cloned()
+    };
+    assert_eq!(stamp(&recorded), None);
+    fixture.set("s", "second");
+    fixture.sync_now("m").await;
+    fixture.secret_has("t", "k", b"second").await;
+    let rotated = fixture.recorded(WorkloadKind::Rollout, "argo").await;
+    assert!(stamp(&rotated).is_some());
+}
