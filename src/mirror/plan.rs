@@ -42,6 +42,13 @@ pub struct Existing {
 }
 
 impl Existing {
+    /// Takes in that the mirror with this UID was taken out of it.
+    pub fn forget(&mut self, uid: &str, resource_version: String) {
+        self.records.remove(uid);
+        self.ownership.forget(uid);
+        self.resource_version = resource_version;
+    }
+
     /// Whether it has keys that no mirror put there. A mirrored key that somebody edited is none.
     pub fn has_keys_of_outsiders(&self) -> bool {
         let mirrored = |key| self.records.values().any(|r| r.keys.contains_key(key));
