@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::api::{KeyVaultGrantSpec, KeyVaultMirrorSpec, ObjectKind, VaultObject};
+use crate::api::{KeyVaultGrantSpec, KeyVaultMirrorSpec, ObjectKind};
+use crate::render::Source;
 use crate::vault::{DnsSuffixes, Identity, InvalidVault, ReadKey, VaultHost};
 
 /// Why a mirror may not read; the text says what is missing.
@@ -11,34 +12,37 @@ pub enum Refusal {
     #[error(transparent)]
     InvalidVault(#[from] InvalidVault),
     #[error(
-        "no KeyVaultGrant lets namespace {namespace} read secret {object} of vault {vault}; add one, for example by the chart's value vaults"
+        "no KeyVaultGrant lets namespace {namespace} read {kind} {object} of vault {vault}; add one, for example by the chart's value vaults"
     )]
     NotGranted {
         namespace: String,
+        kind: ObjectKind,
         object: String,
         vault: VaultHost,
     },
     #[error(
-        "several KeyVaultGrants let namespace {namespace} read secret {object} of vault {vault}, as different identities ({identities}); leave one of them"
+        "several KeyVaultGrants let namespace {namespace} read {kind} {object} of vault {vault}, as different identities ({identities}); leave one of them"
     )]
     Ambiguous {
         namespace: String,
+        kind: ObjectKind,
         object: String,
         vault: VaultHost,
         identities: String,
     },
 }
 
-/// The reads that a mirror needs, in the order of its data. Every one needs a grant, and all grants for one read must name the
+/// The reads that a mirror needs, in the order of its sources. Every one needs a grant, and all grants for one read must name the
 /// same identity.
 pub fn reads<'a>(
     namespace: &str,
     spec: &KeyVaultMirrorSpec,
+    sources: &[Source],
     grants: impl Iterator<Item = &'a KeyVaultGrantSpec> + Clone,
     suffixes: &DnsSuffixes,
 ) -> Result<Vec<ReadKey>, Refusal> {
     let vault = suffixes.host(&spec.vault)?;
-    let read = |object: &VaultObject| {
+    let read = |object: &Source| {
         let identities: BTreeSet<Identity> = grants
             .clone()
             .filter(|grant| suffixes.host(&grant.vault).is_ok_and(|host| host == vault))
@@ -50,17 +54,20 @@ pub fn reads<'a>(
             (Some(identity), None) => Ok(ReadKey {
                 vault: vault.clone(),
                 identity: identity.clone(),
+                collection: object.collection,
                 // Key Vault's names don't distinguish case, so equal reads should not either.
                 name: object.name.to_ascii_lowercase(),
                 version: object.version.clone(),
             }),
             (None, _) => Err(Refusal::NotGranted {
                 namespace: namespace.to_owned(),
+                kind: object.kind,
                 object: object.name.clone(),
                 vault: vault.clone(),
             }),
             (Some(_), Some(_)) => Err(Refusal::Ambiguous {
                 namespace: namespace.to_owned(),
+                kind: object.kind,
                 object: object.name.clone(),
                 vault: vault.clone(),
                 identities: identities
@@ -71,7 +78,7 @@ pub fn reads<'a>(
             }),
         }
     };
-    spec.data.iter().map(|entry| read(&entry.object)).collect()
+    sources.iter().map(read).collect()
 }
 
 fn allows(grant: &KeyVaultGrantSpec, namespace: &str, kind: ObjectKind, name: &str) -> bool {
@@ -123,6 +130,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::render::sources;
 
     fn spec(object: &str) -> KeyVaultMirrorSpec {
         serde_json::from_value(json!({
@@ -151,9 +159,11 @@ mod tests {
     }
 
     fn read(object: &str, grants: &[KeyVaultGrantSpec]) -> Result<Vec<ReadKey>, Refusal> {
+        let spec = spec(object);
         reads(
             "runners",
-            &spec(object),
+            &spec,
+            &sources(&spec),
             grants.iter(),
             &"vault.azure.net".parse().expect("suffix"),
         )

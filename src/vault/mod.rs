@@ -30,7 +30,7 @@ pub use client::{Transport, TransportError};
 pub use error::{VaultError, VaultErrorKind};
 pub use governor::Limits;
 pub use identity::{CredentialKind, Identity};
-pub use name::{DnsSuffixes, InvalidVault, VaultHost};
+pub use name::{Collection, DnsSuffixes, InvalidVault, VaultHost};
 pub use secret::{SecretValue, VaultSecret};
 pub use subscriptions::Delivery;
 pub use survey::{Mode as SurveyMode, Settings as SurveySettings};
@@ -41,7 +41,8 @@ pub use vaults::{Account, Config, Notice, Subscriber, Vaults};
 pub struct ReadKey {
     pub vault: VaultHost,
     pub identity: Identity,
-    /// Name of the secret, in lower case.
+    pub collection: Collection,
+    /// Name of the object, in lower case.
     pub name: String,
     /// Its version; none is the latest.
     pub version: Option<String>,

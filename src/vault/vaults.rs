@@ -1,6 +1,6 @@
 //! All vaults, for those who want objects of them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -56,6 +56,7 @@ impl Account {
         ReadKey {
             vault: self.vault.clone(),
             identity: self.identity.clone(),
+            collection: id.collection,
             name: id.name,
             version: id.version,
         }
@@ -213,7 +214,7 @@ impl<S: Subscriber> Shared<S> {
             commands,
             ready: self.ready.subscribe(),
             client: None,
-            list_forbidden: false,
+            list_forbidden: BTreeSet::new(),
             shown: None,
         };
         tokio::spawn(task.run());
@@ -260,6 +261,7 @@ impl<S: Subscriber> Shared<S> {
 
 fn id(key: &ReadKey) -> ObjectId {
     ObjectId {
+        collection: key.collection,
         name: key.name.clone(),
         version: key.version.clone(),
     }

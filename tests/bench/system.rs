@@ -179,8 +179,10 @@ impl System {
                     kind: ObjectKind::Secret,
                     name: object.to_owned(),
                     version: None,
+                    format: None,
                 },
             }],
+            data_from: Vec::new(),
             target: Target {
                 name: target.to_owned(),
                 type_: Default::default(),

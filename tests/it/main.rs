@@ -14,6 +14,7 @@ mod identities;
 mod leading;
 mod leaks;
 mod mirroring;
+mod objects;
 mod processes;
 mod regressions;
 mod release;
