@@ -72,13 +72,52 @@ pub struct DataEntry {
     pub key: String,
     /// The vault object that the key gets: of a secret the value, byte for byte; of a certificate or a key the public part.
     pub object: VaultObject,
+    /// What is done with the value, one after the other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    pub transforms: Vec<Transform>,
+}
+
+/// What is done with a value.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, schemars::JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Transform {
+    /// Takes away white space and line ends at both ends.
+    Trim,
+    /// Encodes in base64 with padding.
+    Base64Encode,
+    /// Decodes base64, with or without padding, on one line or several.
+    Base64Decode,
+    /// Makes letters small.
+    Lower,
+    /// Makes letters capital.
+    Upper,
+    /// Escapes what JSON wants escaped in a string; the quotes around it are not added.
+    JsonEscape,
+    /// Makes one PEM file of a PFX, or of PEM in any order: the private key, the certificate, its chain.
+    PemBundle,
+}
+
+impl fmt::Display for Transform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Trim => "trim",
+            Self::Base64Encode => "base64Encode",
+            Self::Base64Decode => "base64Decode",
+            Self::Lower => "lower",
+            Self::Upper => "upper",
+            Self::JsonEscape => "jsonEscape",
+            Self::PemBundle => "pemBundle",
+        })
+    }
 }
 
 /// An object of the vault.
 #[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!has(self.format) || self.?kind.orValue('secret') == 'key'").message("format is for keys; set kind to key, or leave format out")
+    validation = Rule::new("!has(self.format) || self.?kind.orValue('secret') == 'key'").message("format is for keys; set kind to key, or leave format out"),
+    validation = Rule::new("!has(self.property) || self.?kind.orValue('secret') == 'secret'").message("property is for secrets; leave it out")
 )]
 pub struct VaultObject {
     /// Kind of the object. Of a `certificate`, this is the certificate alone, in PEM; `dataFrom[].certificate` also gives its chain
@@ -92,6 +131,11 @@ pub struct VaultObject {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[0-9a-f]{32}$"))]
     pub version: Option<String>,
+    /// Of a secret whose value is JSON or YAML: the part that this path leads to, such as `db.password` or `users.0.name`; `\\.` is
+    /// a dot in a name. Text is taken without quotes, anything else as JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub property: Option<String>,
     /// How a key is written: `PEM` (SubjectPublicKeyInfo, what is meant if left out) or `JWK` (JSON Web Key).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<KeyFormat>,
@@ -115,13 +159,38 @@ pub enum KeyFormat {
 #[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("has(self.certificate)").message("say what the keys are from: certificate")
+    validation = Rule::new("has(self.certificate) != has(self.expand)").message("say what the keys are from: certificate or expand, one of them")
 )]
 pub struct DataSource {
     /// A certificate: `tls.crt` (the certificate, then its chain), `tls.key` (where the key can be exported), `ca.crt` (where the
     /// chain goes up to its root).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<CertificateObject>,
+    /// A secret whose value has many values: each of them fills a key of its own name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expand: Option<Expand>,
+}
+
+/// A secret with many values.
+#[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Expand {
+    /// The secret.
+    pub object: SecretObject,
+    /// What its value is.
+    pub format: ExpandFormat,
+}
+
+/// Formats of secrets with many values.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, schemars::JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ExpandFormat {
+    /// An object of JSON. Text is taken without quotes, anything else as JSON; what is `null` fills no key.
+    Json,
+    /// A map of YAML, taken as JSON is.
+    Yaml,
+    /// Lines such as `NAME=value`.
+    Dotenv,
 }
 
 /// A certificate of the vault.

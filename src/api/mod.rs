@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 
 pub use grant::{GrantIdentity, GrantedObjects, KeyVaultGrant, KeyVaultGrantSpec};
 pub use mirror::{
-    CertificateObject, DataEntry, DataSource, DeletionPolicy, KeyFormat, KeyVaultMirror,
-    KeyVaultMirrorSpec, KeyVaultMirrorStatus, Keystore, KeystoreFormat, MirroredObject,
-    SecretObject, SecretType, Target, TargetStatus, VaultObject,
+    CertificateObject, DataEntry, DataSource, DeletionPolicy, Expand, ExpandFormat, KeyFormat,
+    KeyVaultMirror, KeyVaultMirrorSpec, KeyVaultMirrorStatus, Keystore, KeystoreFormat,
+    MirroredObject, SecretObject, SecretType, Target, TargetStatus, Transform, VaultObject,
 };
 
 /// The API group of all of Keytide's resources, annotations and labels.

@@ -445,6 +445,7 @@ impl Mirrors {
                     .into_iter()
                     .map(str::to_owned)
                     .collect(),
+                fills_others: !render::is_known(&other.spec),
                 labels: other.spec.target.labels.clone(),
                 annotations: other.spec.target.annotations.clone(),
                 precedes: precedence(&other) < precedence(mirror),

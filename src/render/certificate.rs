@@ -92,6 +92,15 @@ pub(super) fn render(
     Ok(keys)
 }
 
+/// One PEM file of all: the private key, where there is one, then the certificate and its chain.
+pub(super) fn bundle_pem(value: &[u8]) -> Result<SecretValue, CertificateError> {
+    let bundle = Bundle::parse(value)?;
+    let key = bundle.key.as_ref().map(PrivateKey::pem);
+    let mut all = key.map_or_else(Vec::new, |key| key.expose().to_vec());
+    all.extend(pem(&bundle.certificates).expose());
+    Ok(all.into())
+}
+
 /// The public part alone, from DER.
 pub(super) fn public(der: &[u8]) -> Result<SecretValue, CertificateError> {
     let certificate = Certificate::parse(der).ok_or(CertificateError::Malformed(1))?;

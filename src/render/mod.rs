@@ -9,21 +9,26 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::api::{KeyVaultMirrorSpec, ObjectKind, VaultObject};
+use crate::api::{DataEntry, Expand, KeyVaultMirrorSpec, ObjectKind};
 use crate::vault::{SecretValue, VaultSecret};
 
 mod certificate;
 mod chain;
+mod dotenv;
 mod jks;
 mod key;
 mod keystore;
 mod private_key;
 mod source;
+mod structure;
+mod transform;
 
 pub use self::certificate::CertificateError;
 pub use self::key::KeyError;
 pub use self::keystore::KeystoreError;
-pub use self::source::{Contents, Source, keys, sources};
+pub use self::source::{Contents, Source, is_known, keys, sources};
+pub use self::structure::StructureError;
+pub use self::transform::TransformError;
 
 /// What one key of a target will hold, and where it comes from.
 #[derive(Clone, Debug)]
@@ -65,6 +70,14 @@ pub enum Problem {
     Key(#[from] KeyError),
     #[error(transparent)]
     Keystore(#[from] KeystoreError),
+    #[error(transparent)]
+    Structure(#[from] StructureError),
+    #[error(transparent)]
+    Transform(#[from] TransformError),
+    #[error(
+        "its value has key {0}, which another entry of the mirror fills too; leave one of them"
+    )]
+    KeyTwice(String),
     #[error("it was not read; that is a mistake of the daemon's, which should be reported")]
     Missing,
 }
@@ -74,7 +87,7 @@ pub fn render(spec: &KeyVaultMirrorSpec, contents: &Contents) -> Result<Rendered
     let mut rendered = Rendered::new();
     for entry in &spec.data {
         let source = Source::of(&entry.object);
-        let key = one(&entry.object, contents.get(&source)).map_err(source.failed())?;
+        let key = one(entry, contents.get(&source)).map_err(source.failed())?;
         rendered.insert(entry.key.clone(), key);
     }
     for certificate in spec
@@ -96,28 +109,64 @@ pub fn render(spec: &KeyVaultMirrorSpec, contents: &Contents) -> Result<Rendered
             .map_err(source.failed())?;
         rendered.extend(keys);
     }
+    for expanded in spec
+        .data_from
+        .iter()
+        .filter_map(|from| from.expand.as_ref())
+    {
+        let source = Source::of_secret(&expanded.object);
+        for (key, value) in expand(expanded, contents.get(&source)).map_err(source.failed())? {
+            if rendered.contains_key(&key) {
+                return Err(source.failed()(Problem::KeyTwice(key)));
+            }
+            rendered.insert(key, value);
+        }
+    }
     Ok(rendered)
 }
 
 /// A key that one object fills: a secret byte for byte, with line ends and trailing newlines as the vault has them; of a
 /// certificate or key the public part.
 fn one(
-    object: &VaultObject,
+    entry: &DataEntry,
     content: Result<&Arc<VaultSecret>, Problem>,
 ) -> Result<RenderedKey, Problem> {
-    let secret = content?;
+    let (object, secret) = (&entry.object, content?);
     let value = match object.kind {
-        ObjectKind::Secret => secret.value.clone(),
+        ObjectKind::Secret => match &object.property {
+            Some(path) => structure::property(secret.value.expose(), path)?,
+            None => secret.value.clone(),
+        },
         ObjectKind::Certificate => certificate::public(secret.value.expose())?,
         ObjectKind::Key => key::render(secret.value.expose(), object.format.unwrap_or_default())?,
     };
     Ok(RenderedKey {
-        value,
+        value: transform::transform(&value, &entry.transforms)?,
         made_of: None,
         kind: object.kind,
         object: object.name.clone(),
         secret: Arc::clone(secret),
     })
+}
+
+/// The keys that a secret with many values fills.
+fn expand(
+    expanded: &Expand,
+    content: Result<&Arc<VaultSecret>, Problem>,
+) -> Result<Rendered, Problem> {
+    let secret = content?;
+    let values = structure::expand(secret.value.expose(), expanded.format)?;
+    let key = |(key, value)| {
+        let rendered = RenderedKey {
+            value,
+            made_of: None,
+            kind: ObjectKind::Secret,
+            object: expanded.object.name.clone(),
+            secret: Arc::clone(secret),
+        };
+        (key, rendered)
+    };
+    Ok(values.into_iter().map(key).collect())
 }
 
 #[cfg(test)]

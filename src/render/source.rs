@@ -75,6 +75,11 @@ pub fn sources(spec: &KeyVaultMirrorSpec) -> Vec<Source> {
         let keystore = certificate.keystore.iter();
         sources.extend(keystore.map(|keystore| Source::of_secret(&keystore.password)));
     }
+    let expanded = spec
+        .data_from
+        .iter()
+        .filter_map(|from| from.expand.as_ref());
+    sources.extend(expanded.map(|expanded| Source::of_secret(&expanded.object)));
     sources.sort();
     sources.dedup();
     sources
@@ -97,6 +102,11 @@ pub fn keys(spec: &KeyVaultMirrorSpec) -> Vec<&str> {
         );
     }
     keys
+}
+
+/// Whether [`keys`] are all: what is expanded fills keys that only its content tells.
+pub fn is_known(spec: &KeyVaultMirrorSpec) -> bool {
+    spec.data_from.iter().all(|from| from.expand.is_none())
 }
 
 /// The content of a mirror's sources.

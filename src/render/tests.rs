@@ -128,6 +128,27 @@ fn a_pkcs12_keystore_differs_each_time_and_counts_as_the_same() {
 }
 
 #[test]
+fn a_property_is_taken_out_and_transformed() {
+    let entry = json!({"key": "k", "object": {"name": "s", "property": "db.password"}, "transforms": ["trim", "upper"]});
+    let rendered = rendered(
+        &spec(json!([entry]), json!([])),
+        |_| r#"{"db": {"password": " x\n"}}"#,
+    );
+    assert_eq!(rendered.expect("rendered")["k"].value.expose(), b"X");
+}
+
+#[test]
+fn an_expanded_secret_fills_keys_that_nobody_else_fills() {
+    let expand = json!([{"expand": {"object": {"name": "s"}, "format": "json"}}]);
+    let value = |_: &Source| r#"{"a": 1, "b": 2}"#;
+    let all = rendered(&spec(json!([]), expand.clone()), value).expect("rendered");
+    assert_eq!(all.keys().collect::<Vec<_>>(), ["a", "b"]);
+    let entry = json!([{"key": "b", "object": {"name": "s"}}]);
+    let error = rendered(&spec(entry, expand), value).expect_err("refused");
+    assert_eq!(error.problem, Problem::KeyTwice("b".into()));
+}
+
+#[test]
 fn a_keystore_needs_a_key() {
     let value = |source: &Source| match source.kind {
         ObjectKind::Secret => PASSWORD,

@@ -179,8 +179,10 @@ impl System {
                     kind: ObjectKind::Secret,
                     name: object.to_owned(),
                     version: None,
+                    property: None,
                     format: None,
                 },
+                transforms: Vec::new(),
             }],
             data_from: Vec::new(),
             target: Target {

@@ -165,3 +165,35 @@ async fn content_that_is_no_certificate_is_said_and_the_secret_keeps_what_it_had
     let later = fixture.secrets().get("web").await.expect("a Secret");
     assert_eq!(later.data, written.data);
 }
+
+#[tokio::test]
+async fn parts_of_a_secret_fill_keys() {
+    let fixture = granted("values", &["secret"]).await;
+    let _daemon = fixture.daemon().await;
+    fixture.set("config", r#"{"db": {"password": " p\n"}, "user": "u"}"#);
+    fixture.set("env", "HOST=h\nPORT=1\n");
+    let sources = json!({
+        "data": [{
+            "key": "password",
+            "object": {"name": "config", "property": "db.password"},
+            "transforms": ["trim", "base64Encode"],
+        }],
+        "dataFrom": [{"expand": {"object": {"name": "env"}, "format": "dotenv"}}],
+    });
+    fixture
+        .apply(&mirror(&fixture, "values", "Opaque", sources))
+        .await;
+    fixture.secret_has("values", "password", b"cA==").await;
+    fixture.secret_has("values", "PORT", b"1").await;
+
+    // A value that goes takes its key along; what can't be read is said without what it is.
+    fixture.set("env", "HOST=other\n");
+    let secret = fixture.secret_has("values", "HOST", b"other").await;
+    assert!(!secret.data.unwrap_or_default().contains_key("PORT"));
+    fixture.set("config", "hunter2: [");
+    let message = fixture.reason("values", "InvalidContent").await;
+    assert!(
+        message.contains("secret config") && !message.contains("hunter2"),
+        "{message}"
+    );
+}

@@ -58,7 +58,7 @@ async fn a_mirror_that_can_not_be_right_is_refused_at_apply() {
         (
             "/spec/dataFrom",
             json!([{}]),
-            &["say what the keys are from: certificate"],
+            &["say what the keys are from: certificate or expand"],
         ),
         (
             "/spec/dataFrom",
@@ -69,6 +69,11 @@ async fn a_mirror_that_can_not_be_right_is_refused_at_apply() {
             "/spec/dataFrom",
             json!([{"certificate": {"name": "a", "keystore": {"format": "JKS", "key": "tls.key", "password": {"name": "p"}}}}]),
             &["give the keystore another key"],
+        ),
+        (
+            "/spec/data/0/object",
+            json!({"kind": "key", "name": "k", "property": "a"}),
+            &["property is for secrets"],
         ),
         (
             "/spec/data/0/object/format",
