@@ -1,4 +1,5 @@
-# Needs Rust, Go, Python 3, make, bash and coreutils. `make` says what there is to make.
+# Needs Rust, Go, Python 3, Node 20 or later with npm, make, bash, coreutils, curl, jq, procps and util-linux. `make` says what
+# there is to make.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -54,12 +55,12 @@ lint-go:
 
 .PHONY: lint-scripts
 lint-scripts: $(linters)/.installed
-	git ls-files -z '*.sh' .ci/run | xargs -0 $(linters)/bin/shellcheck
+	git ls-files -z '*.sh' .ci/run tests/testbed/azure_devops/agent/bin | xargs -0 $(linters)/bin/shellcheck
 	git ls-files -z 'Dockerfile*' '*/Dockerfile*' ':!*.dockerignore' | xargs -0r $(linters)/bin/hadolint
 
 .PHONY: lint-chart
 lint-chart: tools
-	"$$(tests/testbed/build.sh 2>/dev/null)/helm" lint --strict $(chart)
+	"$$(tests/testbed/build.sh 2>/dev/null)/helm" lint --strict $(chart) $(chart)/charts/runners
 
 $(linters)/.installed: $(lint_requirements)
 	mkdir -p $(@D)

@@ -16,6 +16,7 @@ pub mod reason {
     pub const INVALID_SPEC: &str = "InvalidSpec";
     pub const NOT_GRANTED: &str = "NotGranted";
     pub const AMBIGUOUS_GRANT: &str = "AmbiguousGrant";
+    pub const SERVICE_ACCOUNT_NOT_USABLE: &str = "ServiceAccountNotUsable";
     pub const OBJECT_NOT_FOUND: &str = "ObjectNotFound";
     pub const INVALID_CONTENT: &str = "InvalidContent";
     pub const OBJECT_DISABLED: &str = "ObjectDisabled";

@@ -31,6 +31,9 @@ use super::{ObjectKind, VaultRef};
 pub struct KeyVaultMirrorSpec {
     /// The vault to read. A KeyVaultGrant must allow this namespace to read the objects below.
     pub vault: VaultRef,
+    /// As whom the vault is read. Left out: as the grant says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<MirrorIdentity>,
     /// Keys of the target and the vault objects that fill them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 500))]
@@ -58,6 +61,20 @@ pub struct KeyVaultMirrorSpec {
 
 fn default_refresh_interval() -> String {
     "1m".to_owned()
+}
+
+/// The Azure identity of a ServiceAccount.
+#[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MirrorIdentity {
+    /// A ServiceAccount of this namespace with the label `keytide.dev/use: "true"` and the annotation
+    /// `azure.workload.identity/client-id`. Its identity needs a federated credential for it, and a KeyVaultGrant must
+    /// allow mirrors an identity of their own (`identity.mirrorsOwn`).
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+    )]
+    pub service_account_name: String,
 }
 
 /// One key of the target.

@@ -11,11 +11,12 @@ use std::fmt;
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-pub use grant::{GrantIdentity, GrantedObjects, KeyVaultGrant, KeyVaultGrantSpec};
+pub use grant::{GrantIdentity, GrantedObjects, KeyVaultGrant, KeyVaultGrantSpec, MirrorsOwn};
 pub use mirror::{
     CertificateObject, DataEntry, DataSource, DeletionPolicy, Expand, ExpandFormat, KeyFormat,
     KeyVaultMirror, KeyVaultMirrorSpec, KeyVaultMirrorStatus, Keystore, KeystoreFormat,
-    MirroredObject, SecretObject, SecretType, Target, TargetStatus, Transform, VaultObject,
+    MirrorIdentity, MirroredObject, SecretObject, SecretType, Target, TargetStatus, Transform,
+    VaultObject,
 };
 
 /// The API group of all of Keytide's resources, annotations and labels.

@@ -14,7 +14,9 @@ use crate::daemon::{self, Election, Settings, Stop};
 use crate::leader;
 use crate::rotation::Timing;
 use crate::telemetry::{LogFormat, start_logging};
-use crate::vault::{CredentialKind, DnsSuffixes, Limits, SurveyMode, SurveySettings};
+use crate::vault::{
+    CredentialKind, DnsSuffixes, HintSource, Identity, Limits, SurveyMode, SurveySettings,
+};
 
 /// Requests that may be sent to a vault at once after a quiet time.
 const VAULT_BURST: f64 = 100.0;
@@ -49,6 +51,9 @@ pub struct Run {
     /// Where tokens for Azure come from
     #[arg(long, env = "KEYTIDE_CREDENTIAL", value_enum, default_value_t)]
     credential: CredentialKind,
+    /// Let mirrors read as ServiceAccounts of their own namespaces, of which the API server is asked for tokens
+    #[arg(long, env = "KEYTIDE_SERVICE_ACCOUNTS", default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    service_accounts: bool,
     /// No mirror asks its vault more often than this
     #[arg(long, env = "KEYTIDE_MIN_REFRESH_INTERVAL", default_value = "10s", value_parser = duration)]
     min_refresh_interval: SignedDuration,
@@ -61,6 +66,8 @@ pub struct Run {
     /// Most requests per second to a vault; Key Vault itself allows 400 to all of its users together
     #[arg(long, env = "KEYTIDE_VAULT_REQUESTS_PER_SECOND", default_value_t = 150, value_parser = clap::value_parser!(u32).range(1..))]
     vault_requests_per_second: u32,
+    #[command(flatten)]
+    hints: Hints,
     /// How long changes must have stopped coming before a workload is rolled
     #[arg(long, env = "KEYTIDE_SETTLE", default_value = "10s", value_parser = duration)]
     settle: SignedDuration,
@@ -75,6 +82,21 @@ pub struct Run {
     /// Which log lines there are, such as `info` or `keytide=debug,info`
     #[arg(long, env = "KEYTIDE_LOG_FILTER", default_value = "info")]
     log_filter: String,
+}
+
+#[derive(Debug, Args)]
+struct Hints {
+    /// Queue of Azure Storage from which Key Vault's events are taken, to see changes sooner, such as
+    /// https://contoso.queue.core.windows.net/keytide
+    // Not parsed by clap, which would print it, with a SAS if it has one.
+    #[arg(long, env = "KEYTIDE_HINTS_QUEUE")]
+    hints_queue: Option<String>,
+    /// Client ID of the identity that reads that queue; the default is the daemon's own
+    #[arg(long, env = "KEYTIDE_HINTS_CLIENT_ID", requires = "hints_queue")]
+    hints_client_id: Option<String>,
+    /// Longest pause between two looks into that queue
+    #[arg(long, env = "KEYTIDE_HINTS_PAUSE", default_value = "1s", value_parser = duration)]
+    hints_pause: SignedDuration,
 }
 
 /// The flags that Kubernetes' components have, by the same names.
@@ -128,6 +150,7 @@ impl Run {
 
     fn settings(self) -> Result<Settings> {
         let per_second = f64::from(self.vault_requests_per_second);
+        let hints = self.hints.source()?;
         Ok(Settings {
             listen: self.listen,
             namespace: self.namespace,
@@ -135,6 +158,7 @@ impl Run {
             vault_dns_suffixes: self.vault_dns_suffix,
             ca_bundle: self.ca_bundle,
             credential: self.credential,
+            service_accounts: self.service_accounts,
             survey: SurveySettings {
                 mode: self.survey,
                 full_sweep: Duration::try_from(self.full_sweep)?,
@@ -150,8 +174,30 @@ impl Run {
                 settle: self.settle,
                 min_interval: self.min_rotation_interval,
             },
+            hints,
             election: self.leader_election.election()?,
         })
+    }
+}
+
+impl Hints {
+    fn source(self) -> Result<Option<HintSource>> {
+        let Some(queue) = self.hints_queue else {
+            return Ok(None);
+        };
+        let queue = queue
+            .parse()
+            .map_err(|error| format!("--hints-queue: {error}"))?;
+        Ok(Some(HintSource {
+            queue,
+            identity: self
+                .hints_client_id
+                .map_or_else(Identity::default, |client_id| Identity::Application {
+                    client_id,
+                    tenant_id: None,
+                }),
+            pause: Duration::try_from(self.hints_pause)?,
+        }))
     }
 }
 

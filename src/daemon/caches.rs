@@ -5,21 +5,27 @@ use std::sync::{Arc, OnceLock};
 
 use futures::TryStreamExt;
 use futures::channel::mpsc;
+use futures::future::OptionFuture;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Namespace, Secret, ServiceAccount};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::store::WriterDropped;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::{self, Config, watcher};
-use kube::{Api, Client, Resource};
+use kube::{Api, Client, Resource, ResourceExt};
 use tokio::sync::Notify;
 
 use crate::api::{KeyVaultGrant, KeyVaultMirror};
-use crate::mirror::{self, MIRRORED_LABEL, MirrorId, Target, mirrors_of};
+use crate::mirror::{self, MIRRORED_LABEL, MirrorId, Target, USE_LABEL, mirrors_of};
 use crate::rotation;
 use crate::vault::Notice;
 use crate::watch::{Change, Index, follow, keep, new_store};
+
+/// Objects on a page of a first list. A page is read with all that is then trimmed, and decoded it is ten times as large as what
+/// is kept of it: pages of five hundred would be most of the daemon's memory, for good.
+const PAGE: u32 = 50;
 
 /// What the daemon knows of the cluster, kept up to date whether it leads or not.
 pub struct Caches {
@@ -27,6 +33,9 @@ pub struct Caches {
     pub mirrors_by_target: Index<KeyVaultMirror>,
     pub mirrors_touched: Arc<Notify>,
     pub grants: Store<KeyVaultGrant>,
+    pub namespaces: Store<PartialObjectMeta<Namespace>>,
+    /// Those that mirrors may read as; none where that is off.
+    pub accounts: Option<Store<PartialObjectMeta<ServiceAccount>>>,
     pub targets: Store<Target>,
     pub workloads: Store<Deployment>,
     wakes: Arc<OnceLock<Wakes>>,
@@ -43,9 +52,14 @@ struct Wakes {
 
 impl Caches {
     /// Empty caches, and the watches that fill them for as long as they are polled.
-    pub fn new(client: &Client) -> (Self, impl Future<Output = ()> + use<>) {
+    pub fn new(
+        client: &Client,
+        service_accounts: bool,
+    ) -> (Self, impl Future<Output = ()> + Send + use<>) {
         let (mirrors, mirrors_writer) = new_store();
         let (grants, grants_writer) = new_store();
+        let (namespaces, namespaces_writer) = new_store();
+        let (accounts, accounts_writer) = new_store();
         let (targets, targets_writer) = new_store();
         let (workloads, workloads_writer) = new_store();
         let caches = Self {
@@ -55,6 +69,8 @@ impl Caches {
             }),
             mirrors_touched: Arc::default(),
             grants,
+            namespaces,
+            accounts: service_accounts.then_some(accounts),
             targets,
             workloads,
             wakes: Arc::default(),
@@ -69,14 +85,18 @@ impl Caches {
         let watch_mirrors = follow(
             watcher(
                 Api::<KeyVaultMirror>::all(client.clone()),
-                Config::default(),
+                Config::default().page_size(PAGE),
             )
             .modify(trim_mirror),
             mirrors_writer,
             move |change: Change<'_, KeyVaultMirror>| {
-                index.follow(&change);
-                touched.notify_one();
-                if let Some(wakes) = wakes.get() {
+                // Whoever wakes from here on finds in the store what this tells.
+                let wakes = wakes.get();
+                // A status leaves nothing over.
+                if index.follow(&change) {
+                    touched.notify_one();
+                }
+                if let Some(wakes) = wakes {
                     send_all(&wakes.mirrors, change.objects().map(ObjectRef::from_obj));
                 }
             },
@@ -93,11 +113,45 @@ impl Caches {
             },
             warn_of("KeyVaultGrants"),
         );
+        let (wakes, mirrors) = (Arc::clone(&caches.wakes), caches.mirrors.clone());
+        let watch_namespaces = follow(
+            watcher(
+                Api::<PartialObjectMeta<Namespace>>::all(client.clone()),
+                Config::default(),
+            )
+            .modify(trim_to_labels),
+            namespaces_writer,
+            move |change| {
+                let names = change.objects().map(ResourceExt::name_any).collect();
+                wake_mirrors_in(&wakes, &mirrors, &names);
+            },
+            warn_of("Namespaces"),
+        );
+        let (wakes, mirrors) = (Arc::clone(&caches.wakes), caches.mirrors.clone());
+        let watch_accounts = follow(
+            watcher(
+                Api::<PartialObjectMeta<ServiceAccount>>::all(client.clone()),
+                Config::default().labels(&format!("{USE_LABEL}=true")),
+            )
+            .modify(trim),
+            accounts_writer,
+            move |change| {
+                let names = change
+                    .objects()
+                    .filter_map(ResourceExt::namespace)
+                    .collect();
+                wake_mirrors_in(&wakes, &mirrors, &names);
+            },
+            warn_of("ServiceAccounts"),
+        );
+        let watch_accounts = OptionFuture::from(service_accounts.then_some(watch_accounts));
         let (wakes, index) = (Arc::clone(&caches.wakes), workloads_by_secret.clone());
         let watch_targets = follow(
             watcher(
                 Api::<PartialObjectMeta<Secret>>::all(client.clone()),
-                Config::default().labels(&format!("{MIRRORED_LABEL}=true")),
+                Config::default()
+                    .page_size(PAGE)
+                    .labels(&format!("{MIRRORED_LABEL}=true")),
             )
             .map_ok(|event| keep(event, Target::of)),
             targets_writer,
@@ -113,8 +167,11 @@ impl Caches {
         );
         let (wakes, index) = (Arc::clone(&caches.wakes), workloads_by_secret);
         let watch_workloads = follow(
-            watcher(Api::<Deployment>::all(client.clone()), Config::default())
-                .modify(rotation::trim),
+            watcher(
+                Api::<Deployment>::all(client.clone()),
+                Config::default().page_size(PAGE),
+            )
+            .modify(rotation::trim),
             workloads_writer,
             move |change: Change<'_, Deployment>| {
                 index.follow(&change);
@@ -125,7 +182,14 @@ impl Caches {
             warn_of("Deployments"),
         );
         let watches = async {
-            futures::join!(watch_mirrors, watch_grants, watch_targets, watch_workloads);
+            futures::join!(
+                watch_mirrors,
+                watch_grants,
+                watch_namespaces,
+                watch_accounts,
+                watch_targets,
+                watch_workloads
+            );
         };
         (caches, watches)
     }
@@ -134,14 +198,21 @@ impl Caches {
         futures::try_join!(
             self.mirrors.wait_until_ready(),
             self.grants.wait_until_ready(),
+            self.namespaces.wait_until_ready(),
+            async {
+                match &self.accounts {
+                    Some(accounts) => accounts.wait_until_ready().await,
+                    None => Ok(()),
+                }
+            },
             self.targets.wait_until_ready(),
             self.workloads.wait_until_ready()
         )
         .map(drop)
     }
 
-    /// From here on changes are told to the controllers, after all that is there now. Until then they are told to nobody, so
-    /// that a daemon may wait for months.
+    /// From here on changes are told to the controllers, after all workloads that are there now. Until then they are told to
+    /// nobody, so that a daemon may wait for months.
     pub fn wake(
         &self,
         vaults: mpsc::UnboundedReceiver<Notice<MirrorId>>,
@@ -158,12 +229,6 @@ impl Caches {
             workloads,
             workloads_of_targets,
         });
-        let all = self.mirrors.state();
-        send_all(
-            &wakes.mirrors,
-            all.iter()
-                .map(|mirror| ObjectRef::from_obj(mirror.as_ref())),
-        );
         let all = self.workloads.state();
         send_all(
             &wakes.workloads,
@@ -194,6 +259,15 @@ fn trim(object: &mut impl Resource) {
     }
 }
 
+/// Drops all but what is asked of a Namespace.
+fn trim_to_labels(namespace: &mut PartialObjectMeta<Namespace>) {
+    namespace.metadata = ObjectMeta {
+        name: namespace.metadata.name.take(),
+        labels: namespace.metadata.labels.take(),
+        ..ObjectMeta::default()
+    };
+}
+
 /// Drops the same of a mirror, and the room that reading it took and nothing fills.
 fn trim_mirror(mirror: &mut KeyVaultMirror) {
     trim(mirror);
@@ -202,6 +276,25 @@ fn trim_mirror(mirror: &mut KeyVaultMirror) {
         status.conditions.shrink_to_fit();
         status.objects.shrink_to_fit();
     }
+}
+
+/// Has the mirrors of some namespaces looked at, whose rights may have changed.
+fn wake_mirrors_in(
+    wakes: &OnceLock<Wakes>,
+    mirrors: &Store<KeyVaultMirror>,
+    namespaces: &HashSet<String>,
+) {
+    let Some(wakes) = wakes.get() else { return };
+    let all = mirrors.state();
+    let of_them = |mirror: &&Arc<KeyVaultMirror>| {
+        let namespace = mirror.metadata.namespace.as_ref();
+        namespace.is_some_and(|namespace| namespaces.contains(namespace))
+    };
+    let mirrors = all.iter().filter(of_them);
+    send_all(
+        &wakes.mirrors,
+        mirrors.map(|mirror| ObjectRef::from_obj(mirror.as_ref())),
+    );
 }
 
 /// A receiver that is gone means that the daemon ends.

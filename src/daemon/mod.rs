@@ -5,6 +5,7 @@
 //! then go on, whatever it waits for, and nothing that it remembers from its time as the leader can mislead it later.
 
 mod caches;
+mod tokens;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,10 +21,12 @@ use kube::client::ClientBuilder;
 use kube::{Api, Client, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tower::filter::FilterLayer;
 use tower::limit::ConcurrencyLimitLayer;
 
 use self::caches::Caches;
+use self::tokens::TokenRequests;
 use crate::api::{KeyVaultGrant, KeyVaultMirror};
 use crate::clock::ServerClock;
 use crate::digest::{DigestKey, KEY_LENGTH};
@@ -31,7 +34,9 @@ use crate::leader::{self, Candidacy, Candidate, Fence};
 use crate::mirror::{self, Activity, Memories, Mirrors};
 use crate::rotation::{self, Rollouts, Rotations, Warned};
 use crate::telemetry::{Events, Health, Metrics, serve};
-use crate::vault::{self, CredentialKind, DnsSuffixes, Limits, SurveySettings, Transport, Vaults};
+use crate::vault::{
+    self, CredentialKind, DnsSuffixes, HintSource, Limits, SurveySettings, Transport, Vaults,
+};
 
 /// Key of the digest key's Secret.
 const DIGEST_KEY: &str = "key";
@@ -59,9 +64,13 @@ pub struct Settings {
     /// PEM file with certificates to trust beside the system's.
     pub ca_bundle: Option<PathBuf>,
     pub credential: CredentialKind,
+    /// Whether mirrors may read as ServiceAccounts of their namespaces.
+    pub service_accounts: bool,
     pub survey: SurveySettings,
     /// What no vault is sent more of.
     pub vault_limits: Limits,
+    /// None: changes are seen at the interval.
+    pub hints: Option<HintSource>,
     pub min_refresh_interval: Duration,
     pub timing: rotation::Timing,
     /// None: this is the only daemon.
@@ -106,7 +115,9 @@ async fn act(settings: Settings, health: Health, metrics: Arc<Metrics>, stop: St
         () = stop.clone() => return Ok(()),
     }
     health.waiting("the caches are being filled");
-    let (caches, watches) = Caches::new(&clients.watching);
+    let (caches, watches) = Caches::new(&clients.watching, settings.service_accounts);
+    let mut watching = JoinSet::new();
+    watching.spawn(watches);
     let instance = std::env::var("HOSTNAME").unwrap_or_else(|_| "keytide".to_owned());
     let leading = async {
         tokio::select! {
@@ -141,7 +152,7 @@ async fn act(settings: Settings, health: Health, metrics: Arc<Metrics>, stop: St
     };
     tokio::select! {
         result = leading => result,
-        () = watches => Ok(()),
+        ended = watching.join_next() => Ok(ended.transpose().map(drop)?),
     }
 }
 
@@ -198,6 +209,7 @@ async fn controllers(
     let vaults = vault::Config {
         transport,
         credential: settings.credential,
+        accounts: Arc::new(TokenRequests(client.clone())),
         settings: settings.survey,
         limits: settings.vault_limits,
         metrics: Arc::clone(metrics),
@@ -213,6 +225,8 @@ async fn controllers(
         mirrors: caches.mirrors.clone(),
         mirrors_by_target: caches.mirrors_by_target.clone(),
         grants: caches.grants.clone(),
+        namespaces: caches.namespaces.clone(),
+        accounts: caches.accounts.clone(),
         targets: caches.targets.clone(),
         activity: activity.clone(),
         events: events.clone(),
@@ -234,11 +248,21 @@ async fn controllers(
         rollouts: Rollouts::default(),
     });
     let (mirror_triggers, rotation_triggers) = caches.wake(vault_triggers);
-    futures::join!(
+    let hinted = Arc::clone(&mirroring);
+    let hints = async {
+        match settings.hints.clone() {
+            Some(source) => hinted.vaults.follow(source).await,
+            None => std::future::pending().await,
+        }
+    };
+    let controllers = futures::future::join(
         mirror::run(mirroring, mirror_triggers, stop.clone()),
-        rotation::run(rotating, rotation_triggers, stop)
+        rotation::run(rotating, rotation_triggers, stop),
     );
-    Ok(())
+    tokio::select! {
+        _ = controllers => Ok(()),
+        Err(error) = hints => Err(error.into()),
+    }
 }
 
 /// The clients of the API server. Each has connections of its own, so that writes that wait don't hold up watches.

@@ -241,6 +241,11 @@ impl DevVault {
         self.set_faults(host, Vec::new())
     }
 
+    /// Has tunnels to `host` lead to `address`, where something else of Azure's is doubled, such as a storage account. TLS ends there.
+    pub fn forward(&self, host: &str, address: SocketAddr) {
+        self.shared.world().forward(host, address);
+    }
+
     /// Ends all tokens issued so far.
     pub fn expire_tokens(&self) {
         self.shared.world().expire_tokens(jiff::Timestamp::now());

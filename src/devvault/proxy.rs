@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::future::{Future, pending};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::body::{Body, to_bytes};
@@ -139,6 +140,10 @@ fn open_tunnel(
             StatusCode::BAD_GATEWAY,
         );
     }
+    if let Some(address) = shared.world().forwarded(&host) {
+        spawn_until(shutdown, forward(request, address));
+        return Response::new(Body::empty());
+    }
     let authority = if shared.world().meet_other_ca(&host) {
         Authority::Other
     } else {
@@ -167,6 +172,20 @@ fn open_tunnel(
         }
     });
     Response::new(Body::empty())
+}
+
+/// Carries a tunnel on to where it leads.
+async fn forward(request: Request<Incoming>, address: SocketAddr) {
+    let Ok(upgraded) = hyper::upgrade::on(request).await else {
+        return;
+    };
+    let carried = async {
+        let mut there = TcpStream::connect(address).await?;
+        tokio::io::copy_bidirectional(&mut TokioIo::new(upgraded), &mut there).await
+    };
+    if let Err(error) = carried.await {
+        tracing::debug!(%address, %error, "a forwarded tunnel broke");
+    }
 }
 
 async fn serve_tunnel<S>(stream: S, host: String, authority: Authority, shared: Arc<Shared>)

@@ -73,9 +73,11 @@ impl Tokens {
             .unwrap_or(Timestamp::MAX);
         let claims = json!({
             "aud": audience,
+            "iss": format!("https://sts.windows.net/{tenant}/"),
             "appid": client_id,
             "tid": tenant,
             "iat": moment.seconds(),
+            "nbf": moment.seconds(),
             "exp": expires.as_second(),
         });
         // Looks like a JWT, for clients that read one; only the random part makes it a token.

@@ -3,6 +3,7 @@
 //! Nothing here waits, reads a clock or touches a socket.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use jiff::fmt::rfc2822;
@@ -31,6 +32,8 @@ pub struct World {
     identities: Identities,
     tokens: Tokens,
     faults: BTreeMap<String, Faults>,
+    /// Hosts that are served elsewhere, and where.
+    forwards: BTreeMap<String, SocketAddr>,
     requests: Requests,
 }
 
@@ -72,9 +75,19 @@ impl World {
         Ok(world)
     }
 
-    /// Whether requests for this host are answered here.
+    /// Whether requests for this host are answered here, or forwarded.
     pub fn serves(&self, host: &str) -> bool {
-        host == entra::HOST || self.vaults.contains_key(host)
+        host == entra::HOST || self.vaults.contains_key(host) || self.forwards.contains_key(host)
+    }
+
+    /// Has tunnels to this host lead to an address.
+    pub fn forward(&mut self, host: &str, address: SocketAddr) {
+        self.forwards.insert(host.to_ascii_lowercase(), address);
+    }
+
+    /// Where tunnels to this host lead, if they don't end here.
+    pub fn forwarded(&self, host: &str) -> Option<SocketAddr> {
+        self.forwards.get(host).copied()
     }
 
     /// Creates a vault, or changes who may use it.

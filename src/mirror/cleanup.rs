@@ -43,15 +43,12 @@ impl Mirrors {
     /// Removes what mirrors that are gone, or have another target now, left behind.
     async fn sweep(&self) {
         let mirrors = self.mirrors.state();
-        let mut live: HashMap<String, LiveMirrors> = HashMap::new();
+        let mut live: HashMap<&str, LiveMirrors> = HashMap::new();
         for mirror in &mirrors {
-            let of_namespace = live
-                .entry(mirror.namespace().unwrap_or_default())
-                .or_default();
-            of_namespace.insert(
-                mirror.uid().unwrap_or_default(),
-                mirror.spec.target.name.clone(),
-            );
+            let (namespace, uid) = (&mirror.metadata.namespace, &mirror.metadata.uid);
+            live.entry(namespace.as_deref().unwrap_or_default())
+                .or_default()
+                .insert(uid.as_deref().unwrap_or_default(), &mirror.spec.target.name);
         }
         let none = LiveMirrors::new();
         for target in self.targets.state() {
@@ -67,14 +64,17 @@ impl Mirrors {
                 tracing::warn!(%namespace, target = %name, %error, "a leftover can't be removed; that is tried again");
             }
         }
-        let names: HashSet<(Option<String>, String)> = mirrors
+        let names: HashSet<(Option<&str>, Option<&str>)> = mirrors
             .iter()
-            .map(|mirror| (mirror.namespace(), mirror.name_any()))
+            .map(|mirror| {
+                let (namespace, name) = (&mirror.metadata.namespace, &mirror.metadata.name);
+                (namespace.as_deref(), name.as_deref())
+            })
             .collect();
         for id in self.memories.forget_all_but(&mirrors) {
             self.vaults.forget(&id);
             // One that was made anew under the same name has the same metrics.
-            if !names.contains(&(Some(id.namespace().to_owned()), id.name().to_owned())) {
+            if !names.contains(&(Some(id.namespace()), Some(id.name()))) {
                 self.metrics.mirror_gone(id.namespace(), id.name());
                 self.activity.forget(id.namespace(), id.name());
             }
@@ -87,7 +87,7 @@ impl Mirrors {
         namespace: &str,
         target: &str,
         mut existing: Existing,
-        live: &LiveMirrors,
+        live: &LiveMirrors<'_>,
     ) -> Result<(), Failure> {
         let mut looked_at = HashSet::new();
         loop {

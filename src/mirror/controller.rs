@@ -1,22 +1,26 @@
 //! Looks after each mirror: finds out what it may read and when, reads, and has the target written.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::channel::mpsc;
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use kube::core::PartialObjectMeta;
 use kube::runtime::Controller;
 use kube::runtime::controller::{Action, Config};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, ResourceExt};
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use tracing::Instrument;
 
+use super::account::{self, UnusableAccount};
 use super::activity::Activity;
 use super::apply::Targets;
-use super::grant;
+use super::grant::{self, Applicant, Refusal};
 use super::memory::{Memories, Memory, MirrorId, Seen};
 use super::plan::{Desired, Existing, Plan, Rival, plan};
 use super::record::{Content, Record};
@@ -29,7 +33,7 @@ use crate::daemon::Stop;
 use crate::digest::{DigestKey, Place};
 use crate::render::{self, Contents, Rendered, Source, sources};
 use crate::telemetry::{Events, Metrics};
-use crate::vault::{Delivery, DnsSuffixes, Notice, ReadKey, Vaults};
+use crate::vault::{self, Delivery, DnsSuffixes, Notice, ReadKey, Vaults};
 use crate::watch::{self, Index};
 
 /// Annotation that makes a mirror ask its vault at once, with any new value.
@@ -42,7 +46,7 @@ const QUIET_RACES: u32 = 5;
 const UNTOLD_PAUSE: Duration = Duration::from_secs(2);
 /// Longest time until a mirror looks at its validity again: timers can't be set for years.
 const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
-/// Mirrors that are looked after at the same moment: kube's controller polls all of them whenever one moves.
+/// Mirrors that are looked after at the same moment.
 const CONCURRENCY: u16 = 64;
 
 /// What the controller works with.
@@ -57,12 +61,15 @@ pub struct Mirrors {
     pub mirrors: Store<KeyVaultMirror>,
     pub mirrors_by_target: Index<KeyVaultMirror>,
     pub grants: Store<KeyVaultGrant>,
+    pub namespaces: Store<PartialObjectMeta<Namespace>>,
+    /// ServiceAccounts that mirrors may read as; none where that is off.
+    pub accounts: Option<Store<PartialObjectMeta<ServiceAccount>>>,
     pub targets: Store<Target>,
     pub activity: Activity,
     pub events: Events,
     pub metrics: Arc<Metrics>,
     pub memories: Memories,
-    /// Says that a mirror came, changed or went, so that leftovers may be there.
+    /// Says that a mirror came, went or has another target, so that leftovers may be there.
     pub mirrors_touched: Arc<Notify>,
 }
 
@@ -81,7 +88,7 @@ pub struct Triggers {
 /// Runs the controller until `stop`, and then until what is under way is done. Before, no vault is asked for anything.
 pub async fn run(mirrors: Arc<Mirrors>, triggers: Triggers, stop: Stop) {
     let store = mirrors.mirrors.clone();
-    mirrors.want_all();
+    let refused = futures::stream::iter(mirrors.want_all());
     let activity = mirrors.activity.clone();
     let vaults = triggers.vaults.filter_map(move |notice| {
         std::future::ready(match notice {
@@ -92,7 +99,7 @@ pub async fn run(mirrors: Arc<Mirrors>, triggers: Triggers, stop: Stop) {
             }
         })
     });
-    let touched = futures::stream::select(triggers.mirrors, triggers.targets);
+    let touched = futures::stream::select(refused.chain(triggers.mirrors), triggers.targets);
     let sweeping = Arc::clone(&mirrors).sweep_until(stop.clone());
     let controller = Controller::for_stream(futures::stream::pending(), store)
         .with_config(Config::default().concurrency(CONCURRENCY))
@@ -136,25 +143,35 @@ enum Attempt {
 }
 
 impl Mirrors {
-    /// Wants the objects of all mirrors at once, so that mirrors of one object share its first read too.
-    fn want_all(&self) {
+    /// Wants the objects of all mirrors at once, so that mirrors of one object share its first read too. They are looked after
+    /// when there is content; those that may not have any are given, to be told so.
+    fn want_all(&self) -> Vec<ObjectRef<KeyVaultMirror>> {
+        let mut refused = Vec::new();
         for mirror in self.mirrors.state() {
+            if mirror.metadata.deletion_timestamp.is_some() {
+                continue;
+            }
+            let id = MirrorId::of(&mirror);
             let Ok(Wants {
                 reads, interval, ..
             }) = self.wants(&mirror)
             else {
+                refused.push(id.reference());
                 continue;
             };
-            let id = MirrorId::of(&mirror);
-            let watched = self.watched(id.namespace(), &mirror.spec.target.name);
+            let target = &mirror.spec.target.name;
+            let watched = self.watched(id.namespace(), target);
             // Kept also so that it is forgotten should it go before it is looked at.
             let memory = Memory {
                 looked: Some(watched.map(|existing| existing.resource_version)),
+                sync_now: Some(mirror.annotations().get(SYNC_NOW).cloned()),
                 ..Memory::default()
             };
             self.memories.keep(id.clone(), memory);
+            self.activity.begin(id.namespace(), id.name(), target);
             self.vaults.want(&id, &reads, interval);
         }
+        refused
     }
 
     async fn reconcile(
@@ -171,7 +188,15 @@ impl Mirrors {
             namespace = mirror.namespace(),
             mirror = mirror.name_any()
         );
-        Ok(this.reconcile_one(&mirror).instrument(span).await)
+        // Each on a task of its own, because the controller polls all of them whenever one moves.
+        let mut task = JoinSet::new();
+        task.spawn(async move { this.reconcile_one(&mirror).await }.instrument(span));
+        match task.join_next().await {
+            Some(Ok(action)) => Ok(action),
+            Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // The daemon ends.
+            Some(Err(_)) | None => Ok(Action::await_change()),
+        }
     }
 
     async fn reconcile_one(&self, mirror: &KeyVaultMirror) -> Action {
@@ -340,8 +365,18 @@ impl Mirrors {
         }
         let sources = sources(&mirror.spec);
         let grants = self.grants.state();
+        let namespace = mirror.namespace().unwrap_or_default();
+        let metadata = self.namespaces.get(&ObjectRef::new(&namespace));
+        let none = BTreeMap::new();
+        let applicant = Applicant {
+            namespace: &namespace,
+            labels: metadata
+                .as_ref()
+                .map_or(&none, |metadata| metadata.labels()),
+            account: self.account(mirror)?,
+        };
         let reads = grant::reads(
-            &mirror.namespace().unwrap_or_default(),
+            &applicant,
             &mirror.spec,
             &sources,
             grants.iter().map(|g| &g.spec),
@@ -359,6 +394,20 @@ impl Mirrors {
                 interval,
             })
             .map_err(Failure::InvalidSpec)
+    }
+
+    /// The ServiceAccount that the mirror names, if it names one.
+    fn account(&self, mirror: &KeyVaultMirror) -> Result<Option<vault::ServiceAccount>, Refusal> {
+        let Some(identity) = &mirror.spec.identity else {
+            return Ok(None);
+        };
+        let name = &identity.service_account_name;
+        let Some(accounts) = &self.accounts else {
+            return Err(UnusableAccount::Off(name.clone()).into());
+        };
+        let namespace = mirror.namespace().unwrap_or_default();
+        let metadata = accounts.get(&watch::reference(&namespace, name));
+        Ok(Some(account::usable(name, metadata.as_deref())?))
     }
 
     /// The target as it is: from the watch if that is as new as the last write, else from the API server. At first the watch

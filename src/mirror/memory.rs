@@ -46,7 +46,7 @@ impl MirrorId {
 
 /// What the controller remembers of each mirror. Losing it costs a read.
 #[derive(Default)]
-pub struct Memories(Mutex<HashMap<MirrorId, Memory>>);
+pub struct Memories(Mutex<HashMap<MirrorId, Box<Memory>>>);
 
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
@@ -77,22 +77,26 @@ pub struct Seen {
 
 impl Memories {
     pub fn of(&self, mirror: &MirrorId) -> Memory {
-        self.lock().get(mirror).cloned().unwrap_or_default()
+        self.lock()
+            .get(mirror)
+            .map(|memory| (**memory).clone())
+            .unwrap_or_default()
     }
 
     pub fn keep(&self, mirror: MirrorId, memory: Memory) {
-        self.lock().insert(mirror, memory);
+        self.lock().insert(mirror, Box::new(memory));
     }
 
     /// Forgets mirrors that are gone, and gives them.
     pub fn forget_all_but(&self, mirrors: &[Arc<KeyVaultMirror>]) -> Vec<MirrorId> {
-        let live: HashSet<String> = mirrors.iter().filter_map(|mirror| mirror.uid()).collect();
+        let uids = mirrors.iter().map(|mirror| mirror.metadata.uid.as_deref());
+        let live: HashSet<&str> = uids.flatten().collect();
         let mut memories = self.lock();
-        let gone = memories.extract_if(|id, _| !live.contains(&id.0.uid));
+        let gone = memories.extract_if(|id, _| !live.contains(&*id.0.uid));
         gone.map(|(id, _)| id).collect()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<MirrorId, Memory>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<MirrorId, Box<Memory>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -43,6 +43,7 @@ impl Failure {
             Self::InvalidSpec(_) | Self::Refused(Refusal::InvalidVault(_)) => reason::INVALID_SPEC,
             Self::Refused(Refusal::NotGranted { .. }) => reason::NOT_GRANTED,
             Self::Refused(Refusal::Ambiguous { .. }) => reason::AMBIGUOUS_GRANT,
+            Self::Refused(Refusal::Account(_)) => reason::SERVICE_ACCOUNT_NOT_USABLE,
             Self::Vault(error) => match error.kind {
                 VaultErrorKind::Throttled { .. } => reason::VAULT_THROTTLED,
                 VaultErrorKind::Forbidden => reason::VAULT_FORBIDDEN,

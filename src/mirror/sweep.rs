@@ -9,7 +9,7 @@ use super::record::Record;
 use crate::api::DeletionPolicy;
 
 /// A mirror as far as sweeping is concerned: its UID, and the name of its target.
-pub type LiveMirrors = BTreeMap<String, String>;
+pub type LiveMirrors<'a> = BTreeMap<&'a str, &'a str>;
 
 /// What to do about a record on a target whose mirror no longer wants it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -32,14 +32,14 @@ impl Sweep {
 pub fn all_want<'a>(
     target: &str,
     mut mirrors: impl Iterator<Item = &'a str>,
-    live: &LiveMirrors,
+    live: &LiveMirrors<'_>,
 ) -> bool {
-    mirrors.all(|uid| live.get(uid).is_some_and(|name| name == target))
+    mirrors.all(|uid| live.get(uid).is_some_and(|name| *name == target))
 }
 
 /// What is left over on the target called `target`.
-pub fn leftovers(target: &str, existing: &Existing, live: &LiveMirrors) -> Vec<Sweep> {
-    let wanted = |uid: &str| live.get(uid).is_some_and(|name| name == target);
+pub fn leftovers(target: &str, existing: &Existing, live: &LiveMirrors<'_>) -> Vec<Sweep> {
+    let wanted = |uid: &str| live.get(uid).is_some_and(|name| *name == target);
     let stays = existing.has_keys_of_outsiders()
         || existing
             .records
@@ -60,7 +60,7 @@ pub fn leftovers(target: &str, existing: &Existing, live: &LiveMirrors) -> Vec<S
             let (mirror, uid) = (record.mirror.clone(), uid.clone());
             if stays {
                 Some(Sweep::Withdraw { mirror, uid })
-            } else if record.is_owner() && !live.contains_key(&uid) {
+            } else if record.is_owner() && !live.contains_key(&*uid) {
                 // The garbage collector's, or kept by `--cascade=orphan`.
                 None
             } else if existing.records.len() > 1 {
@@ -119,11 +119,8 @@ mod tests {
         }
     }
 
-    fn live(mirrors: &[(&str, &str)]) -> LiveMirrors {
-        mirrors
-            .iter()
-            .map(|(uid, target)| ((*uid).to_owned(), (*target).to_owned()))
-            .collect()
+    fn live<'a>(mirrors: &[(&'a str, &'a str)]) -> LiveMirrors<'a> {
+        mirrors.iter().copied().collect()
     }
 
     #[test]

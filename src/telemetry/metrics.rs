@@ -1,14 +1,18 @@
 //! Metrics, in the OpenMetrics text format. Labels are names of vaults, namespaces and reasons: never content, and never
 //! something of which there can be a value per object and version.
 
-use std::sync::Mutex;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
@@ -22,16 +26,21 @@ struct RequestLabels {
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct HintRequestLabels {
+    operation: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct DroppedLabels {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct AccountLabels {
     vault: String,
     /// Client ID; empty for the daemon's own identity.
     identity: String,
-}
-
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct MirrorLabels {
-    namespace: String,
-    mirror: String,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -49,8 +58,42 @@ impl From<&Account> for AccountLabels {
     fn from(account: &Account) -> Self {
         Self {
             vault: account.vault.to_string(),
-            identity: account.identity.client_id.clone().unwrap_or_default(),
+            identity: account.identity.label(),
         }
+    }
+}
+
+/// How mirrors are doing, by namespace and name: one map for two metrics, because there is an entry for every mirror.
+type MirrorStates = Arc<Mutex<BTreeMap<(String, String), MirrorState>>>;
+
+#[derive(Clone, Copy, Debug)]
+struct MirrorState {
+    ready: bool,
+    outside_validity: bool,
+}
+
+/// A gauge that is 1 for each mirror of which something holds, else 0.
+#[derive(Debug)]
+struct MirrorGauge {
+    name: &'static str,
+    help: &'static str,
+    holds: fn(&MirrorState) -> bool,
+    states: MirrorStates,
+}
+
+impl Collector for MirrorGauge {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let kind = MetricType::Gauge;
+        let mut metric = encoder.encode_descriptor(self.name, self.help, None, kind)?;
+        for ((namespace, mirror), state) in &*lock(&self.states) {
+            let labels = [
+                ("namespace", namespace.as_str()),
+                ("mirror", mirror.as_str()),
+            ];
+            let gauge = ConstGauge::new(i64::from((self.holds)(state)));
+            gauge.encode(metric.encode_family(&labels)?)?;
+        }
+        Ok(())
     }
 }
 
@@ -62,10 +105,13 @@ pub struct Metrics {
     vault_concurrency: Family<AccountLabels, Gauge>,
     vault_paused: Family<AccountLabels, Gauge>,
     vault_listing: Histogram,
+    hint_requests: Family<HintRequestLabels, Counter>,
+    hints_received: Counter,
+    hints_dropped: Family<DroppedLabels, Counter>,
+    hint_age: Histogram,
     reconciles: Family<ReconcileLabels, Counter>,
     writes: Family<NamespaceLabels, Counter>,
-    ready: Family<MirrorLabels, Gauge>,
-    outside_validity: Family<MirrorLabels, Gauge>,
+    mirrors: MirrorStates,
     rotations: Family<NamespaceLabels, Counter>,
     until_template: Histogram,
     until_rolled_out: Histogram,
@@ -84,10 +130,15 @@ impl Default for Metrics {
             vault_concurrency: Family::default(),
             vault_paused: Family::default(),
             vault_listing: Histogram::new([0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0]),
+            hint_requests: Family::default(),
+            hints_received: Counter::default(),
+            hints_dropped: Family::default(),
+            hint_age: Histogram::new([
+                0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 14400.0, 86400.0,
+            ]),
             reconciles: Family::default(),
             writes: Family::default(),
-            ready: Family::default(),
-            outside_validity: Family::default(),
+            mirrors: MirrorStates::default(),
             rotations: Family::default(),
             until_template: Histogram::new(seconds),
             until_rolled_out: Histogram::new(seconds),
@@ -99,7 +150,7 @@ impl Default for Metrics {
 
 impl Metrics {
     fn register(&self) {
-        let mut registry = self.registry();
+        let mut registry = lock(&self.registry);
         registry.register("leader", "Whether this daemon leads", self.leader.clone());
         registry.register(
             "vault_requests",
@@ -123,21 +174,44 @@ impl Metrics {
             self.vault_listing.clone(),
         );
         registry.register(
+            "hint_requests",
+            "Requests to the queue of hints, by operation and outcome",
+            self.hint_requests.clone(),
+        );
+        registry.register(
+            "hints_received",
+            "Messages received from the queue of hints",
+            self.hints_received.clone(),
+        );
+        registry.register(
+            "hints_dropped",
+            "Those of them that changed nothing, by reason",
+            self.hints_dropped.clone(),
+        );
+        registry.register_with_unit(
+            "hint_age",
+            "Time from an event at the vault to its hint",
+            Unit::Seconds,
+            self.hint_age.clone(),
+        );
+        registry.register(
             "reconciles",
             "Reconciles, by controller and outcome",
             self.reconciles.clone(),
         );
         registry.register("target_writes", "Writes of targets", self.writes.clone());
-        registry.register(
-            "mirror_ready",
-            "Whether the target has what the vault has",
-            self.ready.clone(),
-        );
-        registry.register(
-            "mirror_outside_validity",
-            "Whether an expired or not yet valid object is mirrored",
-            self.outside_validity.clone(),
-        );
+        registry.register_collector(Box::new(MirrorGauge {
+            name: "mirror_ready",
+            help: "Whether the target has what the vault has.",
+            holds: |state| state.ready,
+            states: Arc::clone(&self.mirrors),
+        }));
+        registry.register_collector(Box::new(MirrorGauge {
+            name: "mirror_outside_validity",
+            help: "Whether an expired or not yet valid object is mirrored.",
+            holds: |state| state.outside_validity,
+            states: Arc::clone(&self.mirrors),
+        }));
         registry.register("rotations", "Workloads rolled", self.rotations.clone());
         registry.register_with_unit(
             "rotation_until_template",
@@ -190,6 +264,31 @@ impl Metrics {
         self.vault_listing.observe(took.as_secs_f64());
     }
 
+    /// A request to the queue of hints ended; `failure` is the class of its failure.
+    pub fn hint_request(&self, operation: &'static str, failure: Option<&'static str>) {
+        let labels = HintRequestLabels {
+            operation,
+            outcome: failure.unwrap_or("ok"),
+        };
+        self.hint_requests.get_or_create(&labels).inc();
+    }
+
+    /// A message came from the queue of hints.
+    pub fn hint_received(&self) {
+        self.hints_received.inc();
+    }
+
+    /// It changed nothing.
+    pub fn hint_dropped(&self, reason: &'static str) {
+        let labels = DroppedLabels { reason };
+        self.hints_dropped.get_or_create(&labels).inc();
+    }
+
+    /// What it hints at happened so long ago.
+    pub fn hint_age(&self, age: Duration) {
+        self.hint_age.observe(age.as_secs_f64());
+    }
+
     /// A reconcile ended.
     pub fn reconciled(&self, controller: &'static str, ok: bool) {
         let outcome = if ok { "ok" } else { "error" };
@@ -212,24 +311,18 @@ impl Metrics {
 
     /// How a mirror is doing.
     pub fn mirror_state(&self, namespace: &str, mirror: &str, ready: bool, outside_validity: bool) {
-        let labels = MirrorLabels {
-            namespace: namespace.to_owned(),
-            mirror: mirror.to_owned(),
+        let state = MirrorState {
+            ready,
+            outside_validity,
         };
-        self.ready.get_or_create(&labels).set(ready.into());
-        self.outside_validity
-            .get_or_create(&labels)
-            .set(outside_validity.into());
+        let name = (namespace.to_owned(), mirror.to_owned());
+        lock(&self.mirrors).insert(name, state);
     }
 
     /// A mirror is gone, and so are its metrics.
     pub fn mirror_gone(&self, namespace: &str, mirror: &str) {
-        let labels = MirrorLabels {
-            namespace: namespace.to_owned(),
-            mirror: mirror.to_owned(),
-        };
-        self.ready.remove(&labels);
-        self.outside_validity.remove(&labels);
+        let name = (namespace.to_owned(), mirror.to_owned());
+        lock(&self.mirrors).remove(&name);
     }
 
     /// A workload was rolled, so many seconds after the vault's update (where that is known).
@@ -253,15 +346,14 @@ impl Metrics {
     pub fn encode(&self) -> String {
         let mut text = String::new();
         // Writing to a String can't fail.
-        let _ = encode(&mut text, &self.registry());
+        let _ = encode(&mut text, &lock(&self.registry));
         text
     }
+}
 
-    fn registry(&self) -> std::sync::MutexGuard<'_, Registry> {
-        self.registry
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
+/// A panic elsewhere leaves these whole, so their poison means nothing.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

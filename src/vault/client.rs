@@ -211,8 +211,8 @@ fn seconds(time: Option<OffsetDateTime>) -> Option<i64> {
     time.map(OffsetDateTime::unix_timestamp)
 }
 
-/// The `Date` of an answer, in seconds since 1970: what the vault's clock shows.
-fn date(headers: &Headers) -> Option<i64> {
+/// The `Date` of an answer, in seconds since 1970: what the clock of who answered shows.
+pub(super) fn date(headers: &Headers) -> Option<i64> {
     let date = headers.get_optional_str(&HeaderName::from_static("date"))?;
     let date = jiff::fmt::rfc2822::parse(date).ok()?;
     Some(date.timestamp().as_second())

@@ -68,6 +68,15 @@ impl Engine {
         self.turn_away(requests, &error, until, now)
     }
 
+    /// Somebody says that an object changed, and to which version where that is known.
+    pub fn hint(&mut self, id: &ObjectId, version: Option<&str>, now: Instant) -> Vec<News> {
+        if self.survey.hint(id, version) {
+            self.ask(id, Priority::Hinted, true, now)
+        } else {
+            Vec::new()
+        }
+    }
+
     /// Moves the time on. While the vault is left alone, it stands still for the survey.
     pub fn advance(&mut self, now: Instant) {
         if self.governor.paused(now).is_some() {

@@ -237,7 +237,7 @@ fn inner_code(body: &[u8]) -> Option<String> {
 }
 
 /// The error and its causes in one line.
-fn one_line(error: &azure_core::Error) -> String {
+pub(super) fn one_line(error: &azure_core::Error) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {

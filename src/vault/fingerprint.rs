@@ -61,12 +61,17 @@ pub struct Revision {
 
 impl Revision {
     pub fn new(version: &str, attributes: Attributes<'_>) -> Self {
-        let mut hasher = DefaultHasher::new();
-        version.hash(&mut hasher);
         Self {
             fingerprint: attributes.into(),
-            version: hasher.finish(),
+            version: Self::hash(version),
         }
+    }
+
+    /// Hash of a version's ID.
+    pub fn hash(version: &str) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        version.hash(&mut hasher);
+        hasher.finish()
     }
 
     /// Whether this may be what the object was before `other`: an answer from a replica that lags, or a restore. `updated` has

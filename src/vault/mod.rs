@@ -7,7 +7,8 @@
 //!
 //! There is one engine, and one task that carries out what it decides, per vault and identity. [`survey`] finds out what changed for a fraction
 //! of the requests that reading everything would take, [`governor`] says when the vault may be asked, and
-//! [`subscriptions`] hands each answer to all that want it; these three are pure. [`Vaults`] is what the mirrors see.
+//! [`subscriptions`] hands each answer to all that want it; these three are pure. [`hints`] say where to look before the survey
+//! would. [`Vaults`] is what the mirrors see.
 //!
 //! This module must never log, print or keep a value; its errors name objects and never contents.
 
@@ -17,6 +18,7 @@ mod engine;
 mod error;
 mod fingerprint;
 mod governor;
+mod hints;
 mod identity;
 mod name;
 mod secret;
@@ -29,7 +31,10 @@ mod vaults;
 pub use client::{Transport, TransportError};
 pub use error::{VaultError, VaultErrorKind};
 pub use governor::Limits;
-pub use identity::{CredentialKind, Identity};
+pub use hints::Source as HintSource;
+pub use identity::{
+    CredentialKind, EXCHANGE_AUDIENCE, Identity, ServiceAccount, ServiceAccountTokens,
+};
 pub use name::{Collection, DnsSuffixes, InvalidVault, VaultHost};
 pub use secret::{SecretValue, VaultSecret};
 pub use subscriptions::Delivery;

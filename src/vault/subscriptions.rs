@@ -46,7 +46,7 @@ pub enum Effect<S> {
 /// All subscribers and their objects.
 #[derive(Debug)]
 pub struct Subscriptions<S> {
-    subscribers: HashMap<S, Subscription>,
+    subscribers: HashMap<S, Box<Subscription>>,
     objects: HashMap<Arc<ReadKey>, Object<S>>,
     /// Subscribers whose content lies ready.
     ready: usize,
@@ -164,7 +164,8 @@ impl<S: Clone + Eq + Hash> Subscriptions<S> {
                     failures: BTreeMap::new(),
                     recovered: false,
                 };
-                self.subscribers.insert(subscriber.clone(), subscription);
+                self.subscribers
+                    .insert(subscriber.clone(), Box::new(subscription));
                 let touched = before.iter().chain(&reads);
                 let mut effects: Vec<_> = touched.filter_map(|key| self.reckon(key)).collect();
                 effects.extend(self.ask(subscriber, Priority::New, None));
@@ -313,6 +314,11 @@ impl<S: Clone + Eq + Hash> Subscriptions<S> {
             ));
         }
         recovered.then_some(Delivery::Unchanged)
+    }
+
+    /// Whether anybody wants an object.
+    pub fn wants(&self, key: &ReadKey) -> bool {
+        self.objects.contains_key(key)
     }
 
     /// How many subscribers have content to take.

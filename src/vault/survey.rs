@@ -215,6 +215,14 @@ impl Survey {
         self.read(id, priority);
     }
 
+    /// Takes in that somebody says that an object changed, and to which version where that is known. Whether somebody must
+    /// [`Survey::ask`] for it: not if that version was read already.
+    pub fn hint(&mut self, id: &ObjectId, version: Option<&str>) -> bool {
+        self.objects
+            .get_mut(id)
+            .is_some_and(|object| object.hint(version.map(Revision::hash)))
+    }
+
     /// Looks at everything soon, because the vault may have come back.
     pub fn look_now(&mut self) {
         self.due.extend(self.intervals.keys());

@@ -30,6 +30,10 @@ pub enum Command {
         priority: Priority,
         fresh: bool,
     },
+    Hint {
+        id: ObjectId,
+        version: Option<String>,
+    },
 }
 
 /// The task of one vault and identity.
@@ -138,6 +142,10 @@ impl<S: Subscriber> Task<S> {
                 fresh,
             } => {
                 let news = self.engine.ask(&id, priority, fresh, now);
+                self.tell(news, None);
+            }
+            Command::Hint { id, version } => {
+                let news = self.engine.hint(&id, version.as_deref(), now);
                 self.tell(news, None);
             }
         }

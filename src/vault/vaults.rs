@@ -1,6 +1,7 @@
 //! All vaults, for those who want objects of them.
 
 use std::collections::{BTreeSet, HashMap};
+use std::convert::Infallible;
 use std::fmt;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -14,11 +15,15 @@ use super::budget::Budget;
 use super::client::VaultClient;
 use super::engine::Engine;
 use super::governor::{Limits, Priority};
+use super::hints::{self, Dropped, Hint, Queue};
 use super::subscriptions::{Delivery, Effect, Subscriptions};
 use super::survey::{ObjectId, Settings};
 use super::task::{Command, Task, random};
 use super::token::RenewingCredential;
-use super::{CredentialKind, Identity, ReadKey, Transport, VaultError, VaultHost};
+use super::{
+    Collection, CredentialKind, Identity, ReadKey, ServiceAccountTokens, Transport, VaultError,
+    VaultHost,
+};
 use crate::telemetry::Metrics;
 
 /// Whoever can want objects: a mirror.
@@ -30,6 +35,7 @@ impl<S: Clone + Eq + Hash + Send + Sync + fmt::Debug + 'static> Subscriber for S
 pub struct Config {
     pub transport: Transport,
     pub credential: CredentialKind,
+    pub accounts: Arc<dyn ServiceAccountTokens>,
     pub settings: Settings,
     pub limits: Limits,
     pub metrics: Arc<Metrics>,
@@ -116,6 +122,54 @@ impl<S: Subscriber> Vaults<S> {
         let now = Some(Instant::now());
         self.shared
             .change(|subscriptions| subscriptions.ask(subscriber, Priority::Hinted, now));
+    }
+
+    /// Has an object read because somebody says that it changed, if it is wanted at all.
+    pub(super) fn hint(&self, hint: Hint) -> Result<(), Dropped> {
+        let subscriptions = lock(&self.shared.subscriptions);
+        let tasks = lock(&self.shared.tasks);
+        let mut tasks = tasks
+            .iter()
+            .filter(|(account, _)| account.vault.as_str() == hint.vault)
+            .peekable();
+        if tasks.peek().is_none() {
+            return Err(Dropped::UnknownVault);
+        }
+        // A certificate is in all three, under one name and version.
+        let collections: &[Collection] = match hint.collection {
+            Collection::Secrets => &[Collection::Secrets],
+            Collection::Keys => &[Collection::Keys],
+            Collection::Certificates => &[
+                Collection::Certificates,
+                Collection::Secrets,
+                Collection::Keys,
+            ],
+        };
+        let ids = collections.iter().map(|collection| ObjectId {
+            collection: *collection,
+            name: hint.name.clone(),
+            version: None,
+        });
+        let ids: Vec<ObjectId> = ids.collect();
+        let mut dropped = Err(Dropped::Unwanted);
+        for (account, task) in tasks {
+            let wanted = |id: &&ObjectId| subscriptions.wants(&account.key((*id).clone()));
+            for id in ids.iter().filter(wanted) {
+                let (id, version) = (id.clone(), hint.version.clone());
+                // A task that is gone has panicked, which is reported elsewhere.
+                let _ = task.send(Command::Hint { id, version });
+                dropped = Ok(());
+            }
+        }
+        dropped
+    }
+
+    /// Follows a queue of hints, for ever. An error means that it can't be followed at all.
+    pub async fn follow(&self, source: hints::Source) -> azure_core::Result<Infallible> {
+        let config = &self.shared.config;
+        let credential = self.shared.credential(&source.identity);
+        let queue = Queue::new(source.queue, &config.transport, credential)?;
+        Ok(hints::follow(queue, source.pause, self, &config.metrics).await)
     }
 
     /// Takes what there is for a subscriber.
@@ -248,10 +302,11 @@ impl<S: Subscriber> Shared<S> {
             return credential;
         }
         let (kind, identity) = (self.config.credential, identity.clone());
+        let accounts = Arc::clone(&self.config.accounts);
         let options = self.config.transport.options();
         let source = {
             let identity = identity.clone();
-            move || kind.credential(&identity, options.clone())
+            move || kind.credential(&identity, &accounts, options.clone())
         };
         let credential = RenewingCredential::new(Box::new(source));
         credentials.insert(identity, Arc::downgrade(&credential));

@@ -1,8 +1,7 @@
 //! Objects of a namespace by a name that they have in common, such as mirrors by their target: what would else be found by
 //! looking at every object of the cluster.
 
-use std::collections::{HashMap, HashSet};
-use std::hash::Hash;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kube::runtime::reflector::ObjectRef;
@@ -11,63 +10,71 @@ use kube::{Resource, ResourceExt};
 use super::Change;
 
 /// The index. Clones share it. It may lag behind the store for a moment, so what it gives is looked up there.
-pub struct Index<K: Resource> {
+pub struct Index<K> {
     names: fn(&K) -> HashSet<String>,
-    entries: Arc<Mutex<Entries<K>>>,
+    entries: Arc<Mutex<Entries>>,
 }
 
-struct Entries<K: Resource> {
-    /// By namespace and name.
-    objects: HashMap<(String, String), HashSet<ObjectRef<K>>>,
-    names: HashMap<ObjectRef<K>, HashSet<String>>,
+/// Sorted triples that share their words, and no maps of maps: there is an entry for every mirror.
+#[derive(Default)]
+struct Entries {
+    /// Namespace, name in common, object.
+    objects: BTreeSet<[Arc<str>; 3]>,
+    /// Namespace, object, name in common.
+    names: BTreeSet<[Arc<str>; 3]>,
 }
 
 impl<K> Index<K>
 where
     K: Resource,
-    K::DynamicType: Default + Eq + Hash + Clone,
+    K::DynamicType: Default,
 {
     /// An empty index of objects by the names that `names` gives for each.
     pub fn new(names: fn(&K) -> HashSet<String>) -> Self {
-        let entries = Entries {
-            objects: HashMap::new(),
-            names: HashMap::new(),
-        };
         Self {
             names,
-            entries: Arc::new(Mutex::new(entries)),
+            entries: Arc::default(),
         }
     }
 
     /// The objects of a namespace that have this name in common.
     pub fn get(&self, namespace: &str, name: &str) -> Vec<ObjectRef<K>> {
-        let objects = &self.lock().objects;
-        let found = objects.get(&(namespace.to_owned(), name.to_owned()));
-        found.into_iter().flatten().cloned().collect()
+        let entries = self.lock();
+        third(&entries.objects, namespace, name)
+            .map(|object| super::reference(namespace, object))
+            .collect()
     }
 
-    /// Takes in what a watch has seen.
-    pub fn follow(&self, change: &Change<'_, K>) {
+    /// Takes in what a watch has seen. Whether an object came or went, or has other names now.
+    pub fn follow(&self, change: &Change<'_, K>) -> bool {
         let mut entries = self.lock();
         match change {
-            Change::Applied(object) => entries.put(object, (self.names)(object)),
-            Change::Deleted(object) => entries.remove(&ObjectRef::from_obj(*object)),
+            Change::Applied(object) => self.put(&mut entries, object),
+            Change::Deleted(object) => {
+                entries.remove(&object.namespace().unwrap_or_default(), &object.name_any());
+                true
+            }
             Change::Listed(objects) => {
-                entries.objects.clear();
-                entries.names.clear();
+                *entries = Entries::default();
                 for object in *objects {
-                    entries.put(object, (self.names)(object));
+                    self.put(&mut entries, object);
                 }
+                true
             }
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Entries<K>> {
+    fn put(&self, entries: &mut Entries, object: &K) -> bool {
+        let namespace = object.namespace().unwrap_or_default();
+        entries.put(&namespace, &object.name_any(), &(self.names)(object))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<K: Resource> Clone for Index<K> {
+impl<K> Clone for Index<K> {
     fn clone(&self) -> Self {
         Self {
             names: self.names,
@@ -76,44 +83,51 @@ impl<K: Resource> Clone for Index<K> {
     }
 }
 
-impl<K> Entries<K>
-where
-    K: Resource,
-    K::DynamicType: Default + Eq + Hash + Clone,
-{
-    fn put(&mut self, object: &K, names: HashSet<String>) {
-        let reference = ObjectRef::from_obj(object);
-        if self.names.get(&reference) == Some(&names) {
-            return;
+impl Entries {
+    fn put(&mut self, namespace: &str, object: &str, names: &HashSet<String>) -> bool {
+        let before: HashSet<&str> = third(&self.names, namespace, object)
+            .map(|name| &**name)
+            .collect();
+        if names.iter().map(String::as_str).collect::<HashSet<_>>() == before {
+            return false;
         }
-        self.remove(&reference);
-        let namespace = object.namespace().unwrap_or_default();
-        for name in &names {
-            let key = (namespace.clone(), name.clone());
-            self.objects
-                .entry(key)
-                .or_default()
-                .insert(reference.clone());
+        self.remove(namespace, object);
+        let (namespace, object): (Arc<str>, Arc<str>) = (namespace.into(), object.into());
+        for name in names {
+            let name: Arc<str> = name.as_str().into();
+            let [namespace, object] = [&namespace, &object].map(Arc::clone);
+            self.names
+                .insert([&namespace, &object, &name].map(Arc::clone));
+            self.objects.insert([namespace, name, object]);
         }
-        if !names.is_empty() {
-            self.names.insert(reference, names);
-        }
+        true
     }
 
-    fn remove(&mut self, reference: &ObjectRef<K>) {
-        let namespace = reference.namespace.clone().unwrap_or_default();
-        for name in self.names.remove(reference).unwrap_or_default() {
-            let key = (namespace.clone(), name);
-            if let Some(objects) = self.objects.get_mut(&key) {
-                objects.remove(reference);
-                if objects.is_empty() {
-                    self.objects.remove(&key);
-                }
-            }
+    fn remove(&mut self, namespace: &str, object: &str) {
+        let names: Vec<_> = third(&self.names, namespace, object)
+            .map(Arc::clone)
+            .collect();
+        let (namespace, object): (Arc<str>, Arc<str>) = (namespace.into(), object.into());
+        for name in names {
+            self.objects
+                .remove(&[&namespace, &name, &object].map(Arc::clone));
+            self.names
+                .remove(&[&namespace, &object, &name].map(Arc::clone));
         }
     }
 }
 
+/// The third words of the triples that begin with these two.
+fn third<'a>(
+    triples: &'a BTreeSet<[Arc<str>; 3]>,
+    first: &'a str,
+    second: &'a str,
+) -> impl Iterator<Item = &'a Arc<str>> {
+    triples
+        .range([first.into(), second.into(), "".into()]..)
+        .take_while(move |[one, two, _]| (&**one, &**two) == (first, second))
+        .map(|[_, _, third]| third)
+}
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::core::v1::ConfigMap;

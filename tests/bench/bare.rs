@@ -17,6 +17,7 @@ use kube::{Api, Client, CustomResourceExt, Resource, ResourceExt};
 use serde_json::{Value, json};
 
 use super::layout::{KEY, first_content};
+use super::sightings::Sightings;
 use super::system::{System, in_parallel};
 use super::testbed::Result;
 use super::testbed::wait::within;
@@ -55,19 +56,22 @@ pub async fn rate(system: &System, name: &str) -> Result<f64> {
         .filter(|copy| copy.name_any().starts_with(name))
         .collect();
     let count = copies.len();
+    // The benchmark watches the daemon's targets too.
+    let _sightings = Sightings::begin(system.client.clone(), LABEL);
 
     let began = Instant::now();
     let writes = copies.into_iter().map(|copy| {
         let (uid, target) = (copy.uid().unwrap_or_default(), copy.name_any());
+        let resource_version = copy.resource_version().unwrap_or_default();
         let namespace = copy.namespace().unwrap_or_default();
         let secrets: Api<Secret> = Api::namespaced(system.client.clone(), &namespace);
         let copies = api(&namespace);
-        let apply = PatchParams::apply(&format!("keytide/{uid}"));
+        let apply = PatchParams::apply(&format!("keytide/{uid}")).force();
         async move {
             let secret = Patch::Apply(secret(&uid, &target));
             secrets.patch_metadata(&target, &apply, &secret).await?;
-            let status = Patch::Apply(status(&target));
-            let params = PatchParams::apply("keytide");
+            let status = Patch::Merge(status(&uid, &resource_version, &target));
+            let params = PatchParams::default();
             copies.patch_status(&target, &params, &status).await
         }
     });
@@ -119,6 +123,8 @@ fn secret(uid: &str, target: &str) -> Value {
         "kind": "Secret",
         "metadata": {
             "name": target,
+            // None is there yet, says the daemon's first write too.
+            "resourceVersion": "1",
             "labels": {LABEL: "true"},
             "annotations": {format!("keytide.dev/mirror.{uid}"): record.to_string()},
             "ownerReferences": [{
@@ -134,11 +140,9 @@ fn secret(uid: &str, target: &str) -> Value {
 }
 
 /// As large as what `mirror/report.rs` writes.
-fn status(target: &str) -> Value {
+fn status(uid: &str, resource_version: &str, target: &str) -> Value {
     json!({
-        "apiVersion": format!("{GROUP}/v1alpha1"),
-        "kind": "KeyVaultMirror",
-        "metadata": {"name": target},
+        "metadata": {"uid": uid, "resourceVersion": resource_version},
         "status": {
             "observedGeneration": 1,
             "conditions": [{

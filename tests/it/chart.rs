@@ -23,14 +23,25 @@ vaults:
     tenantId: contoso.onmicrosoft.com
     namespaces: ["*"]
     objects: [{kind: secret, name: web-tls}]
+  contoso-teams:
+    serviceAccounts: ["*-mirror"]
+    namespaceSelector:
+      matchLabels: {team: a}
+      matchExpressions: [{key: stage, operator: In, values: [live]}]
+    objects: [{kind: secret, name: "*"}]
 identity:
   type: workloadIdentity
   clientId: 01234567-89ab-cdef-0123-456789abcdef
   tenantId: 01234567-89ab-cdef-0123-456789abcdee
   projectedToken: true
   authorityHost: https://login.partner.microsoftonline.cn/
+  serviceAccounts: true
 vaultDnsSuffixes: [vault.azure.net, vault.azure.cn]
 minRefreshInterval: 30s
+hints:
+  queueUrl: https://contoso.queue.core.windows.net/keytide
+  clientId: 01234567-89ab-cdef-0123-456789abcdef
+  pause: 500ms
 settle: 1m30s
 minRotationInterval: 2m
 digestKeySecret: digests
@@ -76,6 +87,7 @@ extraVolumeMounts: [{name: extra, mountPath: /extra}]
 
 /// What [`EVERYTHING`] excludes.
 const OTHERWISE: &str = r#"
+runners: {enabled: true}
 identity: {type: environment}
 serviceAccount: {create: false, name: mine}
 caBundle: {secret: roots}
@@ -101,7 +113,7 @@ pub async fn template(testbed: &Testbed, namespace: &str, values: &str, more: &[
     testbed.helm_with(values, &arguments).await.ok()
 }
 
-fn yaml(text: &str) -> Value {
+pub fn yaml(text: &str) -> Value {
     serde_saphyr::from_str(text).expect("YAML")
 }
 
@@ -125,9 +137,9 @@ fn the_values_here_are_all_that_there_are() {
 }
 
 /// The paths of the values that keep their defaults everywhere.
-fn unchanged(path: &str, default: &Value, given: &[Value], same: &mut Vec<String>) {
+pub fn unchanged(path: &str, default: &Value, given: &[Value], same: &mut Vec<String>) {
     match default {
-        Value::Object(fields) if !fields.is_empty() && path != "/nodeSelector" => {
+        Value::Object(fields) if !fields.is_empty() && !path.ends_with("/nodeSelector") => {
             for (name, default) in fields {
                 unchanged(&format!("{path}/{name}"), default, given, same);
             }
@@ -188,13 +200,12 @@ async fn a_service_monitor_is_rendered_where_there_is_one() {
 }
 
 /// Installs with wrong values, which must fail, leave nothing behind, and say all of this.
-async fn is_refused(values: &str, sentences: &[&str]) {
-    let testbed = shared().await;
+pub async fn is_refused(testbed: &Testbed, chart: &str, values: &str, sentences: &[&str]) {
     let namespace = testbed.namespace("values").await;
     let install = [
         "install",
         "wrong",
-        CHART,
+        chart,
         "--namespace",
         &namespace,
         "--values",
@@ -232,7 +243,7 @@ image: {digest: md5}
         "'json', 'text'",
         "digest",
     ];
-    is_refused(values, &sentences).await;
+    is_refused(shared().await, CHART, values, &sentences).await;
 }
 
 #[tokio::test]
@@ -245,9 +256,11 @@ vaults:
   empty: {}
   wrong: {namespaces: [Upper], objects: [{kind: secret, name: a/b}, {kind: secret}], clientId: my-identity, tenantId: "?"}
   same.vault.azure.net: {namespaces: [a], objects: [{kind: secret, name: x}]}
+  both: {namespaces: [a], objects: [{kind: secret, name: x}], clientId: 01234567-89ab-cdef-0123-456789abcdef, serviceAccounts: [x]}
   same-vault-azure-net: {namespaces: [a], objects: [{kind: secret, name: x}]}
 identity: {type: managedIdentity, projectedToken: true, authorityHost: "http://login"}
 serviceAccount: {create: false}
+hints: {queueUrl: "https://contoso.queue.core.windows.net/keytide?sig=hidden", clientId: my-identity, pause: often}
 settle: soon
 vaultDnsSuffixes: [vault.azure.net, net]
 caBundle: {configMap: a, secret: b}
@@ -265,18 +278,23 @@ extraEnv: [{name: KEYTIDE_SETTLE, value: 1s}]
         "needs both kind and name",
         "vaults.wrong.clientId is \"my-identity\"",
         "vaults.wrong.tenantId is \"?\"",
+        "vaults.both has both clientId and serviceAccounts",
+        "vaults.both.serviceAccounts needs identity.serviceAccounts: true",
         "would both become the grant",
         "identity.projectedToken is for workload identity",
         "identity.projectedToken needs identity.clientId and identity.tenantId",
         "write the Microsoft Entra endpoint with https://",
         "write the name of a ServiceAccount",
+        "hints.queueUrl is not the URL of a queue of Azure Storage",
+        "hints.clientId is \"my-identity\"",
+        "hints.pause is \"often\": write a number with its unit",
         "settle is \"soon\": write a number with its unit",
         "write what follows the first dot of a vault's host",
         "caBundle.configMap and caBundle.secret are both set",
         "write the proxy with its scheme",
         "extraEnv sets KEYTIDE_SETTLE, which is set by a value of its own already",
     ];
-    is_refused(values, &sentences).await;
+    is_refused(shared().await, CHART, values, &sentences).await;
 }
 
 #[tokio::test]

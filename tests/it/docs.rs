@@ -161,6 +161,10 @@ fn metrics() -> BTreeSet<String> {
     metrics.vault_request(&account.vault, "get", "ok");
     metrics.vault_state(&account, 1, true);
     metrics.vault_listed(Duration::from_secs(1));
+    metrics.hint_request("receive", None);
+    metrics.hint_received();
+    metrics.hint_dropped("unwanted");
+    metrics.hint_age(Duration::from_secs(1));
     metrics.reconciled("mirror", true);
     metrics.target_written("n");
     metrics.mirror_state("n", "m", true, true);
@@ -246,24 +250,49 @@ fn every_subcommand_and_flag_has_its_row() {
 }
 
 #[test]
-fn the_chart_has_every_value_that_the_book_lists() {
-    let values = read(Path::new(REPOSITORY).join("charts/keytide/values.yaml"));
-    let values: serde_json::Value = serde_saphyr::from_str(&values).expect("YAML");
-    let text = page("chart.md");
-    let (table, _) = text.split_once("\n## ").expect("the table comes first");
-    let rows = between(table, "\n| `", " | ");
-    let names: Vec<&str> = rows
-        .flat_map(|names| names.split(", "))
-        .map(|name| name.trim_matches('`'))
-        .collect();
-    assert!(names.contains(&"settle"));
-    let unknown = names.iter().filter(|name| {
-        let pointer = format!("/{}", name.replace('.', "/"));
-        values.pointer(&pointer).is_none()
+fn the_charts_have_every_value_that_the_book_lists() {
+    let charts = [
+        ("chart.md", "charts/keytide", "settle"),
+        (
+            "runners-values.md",
+            "charts/keytide/charts/runners",
+            "pools",
+        ),
+    ];
+    let unknown = charts.into_iter().flat_map(|(page_name, chart, known)| {
+        let values = read(Path::new(REPOSITORY).join(chart).join("values.yaml"));
+        let values: serde_json::Value = serde_saphyr::from_str(&values).expect("YAML");
+        let text = page(page_name);
+        let (table, _) = text.split_once("\n## ").expect("the table comes first");
+        let rows = between(table, "\n| `", " | ");
+        let names: Vec<String> = rows
+            .flat_map(|names| names.split(", "))
+            .map(|name| name.trim_matches('`').to_owned())
+            .collect();
+        assert!(names.iter().any(|name| name == known));
+        let is_unknown = move |name: &String| {
+            let pointer = format!("/{}", name.replace('.', "/"));
+            values.pointer(&pointer).is_none()
+        };
+        let unknown = names.into_iter().filter(is_unknown);
+        unknown.map(move |name| format!("{chart} has no value {name}"))
     });
+    none(unknown.collect());
+}
+
+#[test]
+fn every_variable_that_a_runner_is_given_has_its_row() {
+    let templates = Path::new(REPOSITORY).join("charts/keytide/charts/runners/templates");
+    let agent = read(templates.join("_agent.tpl"));
+    let text = page("runners-values.md");
+    let names = between(&agent, "- name: ", "\n").filter(|name| {
+        let capital = |c: char| c.is_ascii_uppercase() || c == '_';
+        name.chars().all(capital) && !name.starts_with("AZURE_")
+    });
+    let missing = names.filter(|name| !text.contains(&format!("`{name}`")));
     none(
-        unknown
-            .map(|name| format!("the chart has no value {name}"))
+        missing
+            .map(|name| format!("runners-values.md has no {name}"))
             .collect(),
     );
 }

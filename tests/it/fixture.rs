@@ -1,12 +1,16 @@
 //! What a test of Keytide starts from: the daemon that all share, and a namespace, a vault and a grant of the test's own.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::StreamExt;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Secret;
 use keytide::devvault::{DevVault, Operation, Written};
 use kube::api::{Api, Patch, PatchParams};
+use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -62,6 +66,9 @@ async fn running() -> &'static Shared {
         })
         .await
 }
+
+/// What each key of each Secret held, in order.
+pub type Contents = BTreeMap<(String, String), Vec<String>>;
 
 /// A test's own corner of the shared system.
 pub struct Fixture {
@@ -359,6 +366,26 @@ impl Fixture {
             }
         })
         .await;
+    }
+
+    /// What the Secrets of the namespace hold, from now on.
+    pub fn record(&self) -> Arc<Mutex<Contents>> {
+        let contents: Arc<Mutex<Contents>> = Arc::default();
+        let record = Arc::clone(&contents);
+        let secrets = watcher(self.secrets(), watcher::Config::default());
+        tokio::spawn(async move {
+            let mut secrets = std::pin::pin!(secrets.default_backoff().applied_objects());
+            while let Some(secret) = secrets.next().await {
+                let Ok(secret) = secret else { continue };
+                let name = secret.name_any();
+                let mut record = record.lock().expect("not poisoned");
+                for (key, value) in secret.data.into_iter().flatten() {
+                    let value = String::from_utf8_lossy(&value.0).into_owned();
+                    record.entry((name.clone(), key)).or_default().push(value);
+                }
+            }
+        });
+        contents
     }
 
     pub fn mirrors(&self) -> Api<KeyVaultMirror> {

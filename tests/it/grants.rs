@@ -89,3 +89,41 @@ async fn grants_that_name_two_identities_are_ambiguous() {
     fixture.secret_has("t", "k", b"v").await;
     fixture.reason("m", "Mirrored").await;
 }
+
+#[tokio::test]
+async fn labels_of_a_namespace_give_and_take_the_right_to_read() {
+    let fixture = Fixture::without_grant("labelled").await;
+    let _daemon = fixture.daemon().await;
+    fixture.set("s", "first");
+    let mut grant = fixture.grant_of(&fixture.namespace, "*");
+    grant["spec"]["namespaces"] = json!(null);
+    grant["spec"]["namespaceSelector"] = json!({"matchLabels": {"team": fixture.namespace}});
+    fixture.apply(&grant).await;
+    fixture
+        .apply(&fixture.mirror("m", "t", &[("k", "s")]))
+        .await;
+    fixture.reason("m", "NotGranted").await;
+    let label = async |label: &str| {
+        let arguments = ["label", "namespace", &fixture.namespace, label];
+        fixture.testbed.kubectl(&arguments).await.ok()
+    };
+    label(&format!("team={}", fixture.namespace)).await;
+    fixture.secret_has("t", "k", b"first").await;
+    fixture.reason("m", "Mirrored").await;
+    label("team-").await;
+    fixture.reason("m", "NotGranted").await;
+    fixture.secret_has("t", "k", b"first").await;
+}
+
+#[tokio::test]
+async fn a_mirror_that_names_a_service_account_says_that_this_is_off() {
+    let fixture = Fixture::new("accounts-off").await;
+    let _daemon = fixture.daemon().await;
+    fixture.set("s", "v");
+    let mut mirror = fixture.mirror("m", "t", &[("k", "s")]);
+    mirror["spec"]["identity"] = json!({"serviceAccountName": "runner"});
+    fixture.apply(&mirror).await;
+    let message = fixture.reason("m", "ServiceAccountNotUsable").await;
+    assert!(message.contains("identity.serviceAccounts"), "{message}");
+    assert_eq!(fixture.azure().requests().gets_of(&fixture.host(), "s"), 0);
+}

@@ -30,7 +30,11 @@ identities:
   - clientId: 22222222-2222-4222-8222-222222222222
     tenantId: 99999999-9999-4999-8999-999999999999
     system: true
+  - clientId: 44444444-4444-4444-8444-444444444444
+    tenantId: 99999999-9999-4999-8999-999999999999
+    federated: [{subject: "system:serviceaccount:TEAM:mirror"}]
 vaults:
+  for-team: {access: [44444444-4444-4444-8444-444444444444], secrets: {s: of the team}}
   for-app: {access: [11111111-1111-4111-8111-111111111111], secrets: {s: of the app}}
   for-system: {access: [22222222-2222-4222-8222-222222222222], secrets: {s: of the system}}
   elsewhere.vault.azure.cn: {secrets: {s: of another cloud}}
@@ -47,12 +51,18 @@ struct Scene {
 impl Scene {
     /// `identity` is that of the grant.
     async fn set(vault: &str, identity: Value) -> Self {
+        Self::with_values(vault, identity, &[]).await
+    }
+
+    /// The same with values of the chart.
+    async fn with_values(vault: &str, identity: Value, values: &[&str]) -> Self {
         let alone = alone().await;
-        let system = System::start(alone.testbed, Path::new(KEYTIDE), SEED, &[])
+        let namespace = alone.testbed.namespace("identity").await;
+        let seed = SEED.replace("TEAM", &namespace);
+        let system = System::start(alone.testbed, Path::new(KEYTIDE), &seed, values)
             .await
             .expect("a system");
         let client = alone.testbed.client().await;
-        let namespace = alone.testbed.namespace("identity").await;
         let scene = Self {
             alone,
             system,
@@ -344,4 +354,56 @@ async fn another_cloud_by_its_dns_suffix() {
     let arguments = ["--vault-dns-suffix", "vault.azure.cn"];
     let _daemon = scene.daemon(&arguments, &[]).await;
     scene.has("of another cloud").await;
+}
+
+/// The ServiceAccount `mirror` of the test's namespace.
+async fn apply_account(scene: &Scene, metadata: Value) {
+    let mut account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata});
+    account["metadata"]["name"] = json!("mirror");
+    let account = account.to_string();
+    scene
+        .alone
+        .testbed
+        .apply(&scene.namespace, &account)
+        .await
+        .ok();
+}
+
+#[tokio::test]
+async fn a_service_account_of_the_mirrors_own_namespace_that_opted_in() {
+    let values = ["--set", "identity.serviceAccounts=true"];
+    let scene = Scene::with_values("for-team", json!({"mirrorsOwn": {}}), &values).await;
+    let mirror = json!({
+        "vault": {"name": "for-team"},
+        "identity": {"serviceAccountName": "mirror"},
+        "refreshInterval": "10s",
+        "data": [{"key": "k", "object": {"name": "s"}}],
+        "target": {"name": "t"},
+    });
+    scene.apply("KeyVaultMirror", "m", mirror).await;
+    apply_account(&scene, json!({})).await;
+    // The daemon has no tenant of its own here.
+    let _daemon = scene.daemon(&["--service-accounts"], &[]).await;
+    let reason = "ServiceAccountNotUsable";
+    scene.says(reason, &["mirror", "keytide.dev/use"]).await;
+    let label = json!({"keytide.dev/use": "true"});
+    apply_account(&scene, json!({"labels": label})).await;
+    scene
+        .says(reason, &["azure.workload.identity/client-id"])
+        .await;
+    let client_id = "44444444-4444-4444-8444-444444444444";
+    let mut annotations = json!({"azure.workload.identity/client-id": client_id});
+    apply_account(&scene, json!({"labels": label, "annotations": annotations})).await;
+    scene
+        .says("BadCredentials", &["azure.workload.identity/tenant-id"])
+        .await;
+    annotations["azure.workload.identity/tenant-id"] = json!(TENANT);
+    apply_account(&scene, json!({"labels": label, "annotations": annotations})).await;
+    scene.has("of the team").await;
+    scene.says("Mirrored", &[]).await;
+
+    // Reads stop with the consent, and what is there stays.
+    apply_account(&scene, json!({"annotations": annotations})).await;
+    scene.says(reason, &["keytide.dev/use"]).await;
+    scene.has("of the team").await;
 }

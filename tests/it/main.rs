@@ -3,13 +3,18 @@
 #[path = "../testbed/mod.rs"]
 mod testbed;
 
+mod agent_access;
+mod agent_pools;
+mod agents;
 mod alone;
+mod azure_devops;
 mod chart;
 mod control_plane;
 mod docs;
 mod faults;
 mod fixture;
 mod grants;
+mod hinting;
 mod identities;
 mod leading;
 mod leaks;
@@ -19,5 +24,10 @@ mod processes;
 mod regressions;
 mod release;
 mod rotating;
+mod runner;
+mod runner_releases;
+mod runner_values;
+mod runners;
 mod schema;
+mod storms;
 mod surveying;

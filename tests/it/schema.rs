@@ -100,6 +100,11 @@ async fn a_mirror_that_can_not_be_right_is_refused_at_apply() {
             json!("password"),
             &["spec.data[0].object.kind", "\"secret\""],
         ),
+        (
+            "/spec/identity",
+            json!({"serviceAccountName": "Upper"}),
+            &["spec.identity.serviceAccountName", "should match"],
+        ),
         ("/spec/vault/url", json!(url), &[one_vault]),
         ("/spec/vault", json!({}), &[one_vault]),
         (
@@ -192,6 +197,31 @@ async fn a_grant_that_can_not_be_right_is_refused_at_apply() {
             "/spec/identity",
             json!({"clientId": ""}),
             &["spec.identity.clientId", "at least 1 chars"],
+        ),
+        (
+            "/spec/identity",
+            json!({}),
+            &["give either clientId or mirrorsOwn"],
+        ),
+        (
+            "/spec/identity",
+            json!({"clientId": "a", "mirrorsOwn": {}}),
+            &["give either clientId or mirrorsOwn"],
+        ),
+        (
+            "/spec/identity",
+            json!({"tenantId": "t", "mirrorsOwn": {}}),
+            &["tenantId goes with clientId"],
+        ),
+        (
+            "/spec/namespaceSelector",
+            json!({}),
+            &["an empty selector would be every namespace"],
+        ),
+        (
+            "/spec/namespaces",
+            Value::Null,
+            &["say which namespaces may read"],
         ),
     ] {
         refused(&fixture, &grant, pointer, value, words).await;

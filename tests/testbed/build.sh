@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Builds the pinned tools of the testbed into the cache and prints, last, the folder that
-# holds them. `build.sh node` also builds what runs containers. What is there already is
-# reused; the folder's name is a hash of what goes in, so that another version never finds
-# an older one's programs.
+# holds them. `build.sh node` also builds what runs containers, `build.sh keda` that and KEDA.
+# What is there already is reused; the folder's name is a hash of what goes in, so that
+# another version never finds an older one's programs.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 kubernetes=$(go list -m -f '{{.Version}}' k8s.io/kubernetes)
-hash=$(cat go.sum containerd/go.sum cmd/*/main.go | sha256sum | cut -c1-16)
+hash=$(cat go.sum containerd/go.sum keda/go.sum cmd/*/main.go | sha256sum | cut -c1-16)
 tools="${XDG_CACHE_HOME:-$HOME/.cache}/keytide/$hash"
 mkdir -p "$tools"
 exec 9>"$tools/.lock"
@@ -47,13 +47,32 @@ for stage in node/fast/node-initialize node/heartbeat-with-lease/node-heartbeat-
   echo ---
 done > "$tools/kwok-stages.yaml"
 
-if [ "${1:-}" = node ]; then
+# KEDA's custom resource definitions, from its module and without building it.
+keda=github.com/kedacore/keda/v2
+if [ ! -d "$tools/keda-crds" ]; then
+  module=$(cd keda && go mod download -json "$keda" | sed -nE 's/^\s*"Dir": "(.*)",$/\1/p')
+  rm -rf "$tools/keda-crds.new"
+  install -D --mode=644 --target-directory="$tools/keda-crds.new" "$module"/config/crd/bases/*.yaml
+  mv "$tools/keda-crds.new" "$tools/keda-crds"
+  say keda-crds "copied"
+fi
+
+if [[ ${1:-} =~ ^(node|keda)$ ]]; then
   build kubelet ./cmd/kubelet "$versions" "2 minutes"
   cd containerd
   containerd=github.com/containerd/containerd/v2
   for name in containerd containerd-shim-runc-v2 ctr; do
     GOFLAGS=-tags=no_btrfs,no_zfs,no_devmapper build "$name" "$containerd/cmd/$name" \
       "-X $containerd/version.Version=$(go list -m -f '{{.Version}}' "$containerd")"
+  done
+  cd ..
+fi
+
+if [ "${1:-}" = keda ]; then
+  cd keda
+  version=$(go list -m -f '{{.Version}}' "$keda")
+  for name in operator adapter; do
+    build "keda-$name" "$keda/cmd/$name" "-X $keda/version.Version=${version#v}" "10 minutes"
   done
 fi
 

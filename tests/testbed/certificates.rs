@@ -98,6 +98,13 @@ impl Certificates {
     }
 }
 
+/// A server that isn't the cluster's: the certificate of its authority, its own, and its key.
+pub fn server(name: &str) -> Result<(String, String, String)> {
+    let authority = authority()?;
+    let (certificate, key) = leaf(&authority, name, None, &[name])?;
+    Ok((authority.pem(), certificate, key))
+}
+
 /// Writes a file that holds a credential: other users of the machine can't read it.
 pub fn write_private(path: &Path, content: &str) -> Result<()> {
     let mut file = OpenOptions::new()

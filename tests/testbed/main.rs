@@ -4,11 +4,13 @@ mod demo;
 #[path = "mod.rs"]
 mod testbed;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use testbed::azure_devops;
 use testbed::standing::Standing;
 
 /// Runs the cluster that the tests run on, to look at and to try things out.
@@ -32,6 +34,15 @@ enum Command {
         #[arg(long)]
         dir: PathBuf,
     },
+    /// Run a double of Azure DevOps until Ctrl-C, and print its URL; /_control/ORGANIZATION takes commands as JSON
+    AzureDevops {
+        /// An address and a port; 0 is a free one
+        #[arg(long, default_value = "127.0.0.1:0")]
+        listen: SocketAddr,
+        /// Speak HTTPS, and write the certificate to trust to this file
+        #[arg(long)]
+        ca_file: Option<PathBuf>,
+    },
     /// Show a rotation, from a vault to a rolled Deployment
     Demo {
         /// Leave all of it running until Ctrl-C
@@ -48,6 +59,7 @@ async fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Up { dir } => up(dir).await,
         Command::Down { dir } => down(dir).await,
+        Command::AzureDevops { listen, ca_file } => azure_devops::stand(listen, ca_file).await,
         Command::Demo { keep, keytide } => play(keep, keytide).await,
     };
     match result {

@@ -14,6 +14,8 @@
     reason = "each program that includes the testbed uses another part of it"
 )]
 
+pub mod azure_devops;
+pub mod azurite;
 pub mod certificates;
 pub mod cluster;
 pub mod daemon;

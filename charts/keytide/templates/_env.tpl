@@ -14,8 +14,20 @@
   value: {{ join "," .Values.vaultDnsSuffixes | quote }}
 - name: KEYTIDE_CREDENTIAL
   value: {{ include "keytide.credential" . }}
+- name: KEYTIDE_SERVICE_ACCOUNTS
+  value: {{ .Values.identity.serviceAccounts | quote }}
 - name: KEYTIDE_MIN_REFRESH_INTERVAL
   value: {{ .Values.minRefreshInterval | quote }}
+{{- with .Values.hints.queueUrl }}
+- name: KEYTIDE_HINTS_QUEUE
+  value: {{ . | quote }}
+{{- with $.Values.hints.clientId }}
+- name: KEYTIDE_HINTS_CLIENT_ID
+  value: {{ . | quote }}
+{{- end }}
+- name: KEYTIDE_HINTS_PAUSE
+  value: {{ $.Values.hints.pause | quote }}
+{{- end }}
 - name: KEYTIDE_SETTLE
   value: {{ .Values.settle | quote }}
 - name: KEYTIDE_MIN_ROTATION_INTERVAL

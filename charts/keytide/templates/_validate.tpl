@@ -7,6 +7,7 @@ says well (types, unknown keys, enums) is left to it.
 {{- $errors := concat
   (include "keytide.validate.vaults" . | fromYamlArray)
   (include "keytide.validate.identity" . | fromYamlArray)
+  (include "keytide.validate.hints" . | fromYamlArray)
   (include "keytide.validate.daemon" . | fromYamlArray)
 -}}
 {{- with $errors -}}
@@ -46,8 +47,14 @@ says well (types, unknown keys, enums) is left to it.
   {{- if and $grant.tenantId (not $grant.clientId) -}}
     {{- $errors = append $errors (printf "%s.tenantId is set without clientId: write the client ID of the identity in that tenant, or leave tenantId out" $at) -}}
   {{- end -}}
-  {{- if not $grant.namespaces -}}
-    {{- $errors = append $errors (printf "%s.namespaces is missing: write the namespaces that may mirror from this vault, such as namespaces: [runners]. There is no default; [\"*\"] means every namespace" $at) -}}
+  {{- if not (or $grant.namespaces $grant.namespaceSelector) -}}
+    {{- $errors = append $errors (printf "%s.namespaces is missing: write the namespaces that may mirror from this vault, such as namespaces: [runners], or a namespaceSelector. There is no default; [\"*\"] means every namespace" $at) -}}
+  {{- end -}}
+  {{- if and $grant.serviceAccounts $grant.clientId -}}
+    {{- $errors = append $errors (printf "%s has both clientId and serviceAccounts: write one of them, since either the grant says who reads, or each mirror does" $at) -}}
+  {{- end -}}
+  {{- if and $grant.serviceAccounts (not $.Values.identity.serviceAccounts) -}}
+    {{- $errors = append $errors (printf "%s.serviceAccounts needs identity.serviceAccounts: true, which gives the daemon the right to act as ServiceAccounts" $at) -}}
   {{- end -}}
   {{- range $i, $namespace := $grant.namespaces -}}
     {{- if not (regexMatch `^[a-z0-9*]([a-z0-9*-]{0,61}[a-z0-9*])?$` $namespace) -}}
@@ -102,6 +109,25 @@ says well (types, unknown keys, enums) is left to it.
 {{- end -}}
 {{- if not (or .Values.serviceAccount.create .Values.serviceAccount.name) -}}
   {{- $errors = append $errors "serviceAccount.create is false and serviceAccount.name is empty: write the name of a ServiceAccount. (The namespace's default one would share the daemon's rights with every Pod there.)" -}}
+{{- end -}}
+{{- toYaml $errors -}}
+{{- end -}}
+
+{{- define "keytide.validate.hints" -}}
+{{- $errors := include "keytide.validate.ids" (dict "at" "hints" "identity" .Values.hints) | fromYamlArray -}}
+{{- with .Values.hints -}}
+  {{- $host := `https://[A-Za-z0-9][A-Za-z0-9.-]*[.]queue[.](core[.](windows[.]net|chinacloudapi[.]cn|usgovcloudapi[.]net)|storage[.]azure[.]net)` -}}
+  {{- $queue := `[a-z0-9](-?[a-z0-9]){2,62}` -}}
+  {{- if and .queueUrl (not (regexMatch (printf "^%s/%s$" $host $queue) .queueUrl)) -}}
+    {{- /* Not quoted: it may hold a SAS. */ -}}
+    {{- $errors = append $errors "hints.queueUrl is not the URL of a queue of Azure Storage: write https://, the account's host for queues and the queue's name, such as https://contoso.queue.core.windows.net/keytide, without a SAS" -}}
+  {{- end -}}
+  {{- if and .clientId (not .queueUrl) -}}
+    {{- $errors = append $errors "hints.clientId is set and hints.queueUrl is empty: write the queue's URL, or leave both out" -}}
+  {{- end -}}
+  {{- if not (regexMatch `^([0-9]+(ms|s|m|h))+$` (toString .pause)) -}}
+    {{- $errors = append $errors (printf "hints.pause is %q: write a number with its unit (ms, s, m or h), such as 1s" (toString .pause)) -}}
+  {{- end -}}
 {{- end -}}
 {{- toYaml $errors -}}
 {{- end -}}

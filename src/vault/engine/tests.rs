@@ -140,7 +140,7 @@ impl Vault {
         }
         let revision = Revision {
             fingerprint: fingerprint(&content),
-            version: content.version as u64,
+            version: Revision::hash(&content.version.to_string()),
         };
         let date = Some(date);
         Ok((content, Answer { revision, date }))
@@ -187,6 +187,8 @@ enum Arrival {
     },
     Reconcile(usize),
     Write(usize),
+    /// A hint at a version of an object, if it names one.
+    Hint(usize, Option<usize>),
 }
 
 struct World {
@@ -455,10 +457,32 @@ impl World {
         self.arrives(latency, answer);
     }
 
+    /// Changes an object, and gives hints at that: none, or some, at once or long after it, and in any order.
+    fn write(&mut self, object: usize) {
+        self.vault.write(object, &mut self.random, self.now);
+        let version = self.vault.now(object).map(|content| content.version);
+        for _ in 0..self.random.below(4) {
+            let version = version.filter(|_| !self.random.one_in(4));
+            let latest = [Duration::from_secs(1), STORM][self.random.below(2)];
+            let after = self.random.up_to(latest);
+            self.arrives(after, Arrival::Hint(object, version));
+        }
+    }
+
     fn arrive(&mut self, arrival: Arrival) {
         match arrival {
             Arrival::Reconcile(mirror) => self.reconcile(mirror),
-            Arrival::Write(object) => self.vault.write(object, &mut self.random, self.now),
+            Arrival::Write(object) => self.write(object),
+            Arrival::Hint(object, version) => {
+                let id = ObjectId {
+                    collection: Collection::Secrets,
+                    name: name(object),
+                    version: None,
+                };
+                let version = version.map(|version| version.to_string());
+                let news = self.engine.hint(&id, version.as_deref(), self.now);
+                self.tell(news, None);
+            }
             Arrival::Answer {
                 number,
                 began,
@@ -514,14 +538,14 @@ impl World {
         match random.below(8) {
             0 | 1 => {
                 let object = random.below(OBJECTS);
-                self.vault.write(object, random, self.now);
+                self.write(object);
             }
             // Read just after it was written, and then written once more in the same second.
             2 => {
                 let mirror = random.below(MIRRORS);
                 let object = self.mirrors[mirror].objects[0];
                 let after = random.up_to(Duration::from_millis(900));
-                self.vault.write(object, random, self.now);
+                self.write(object);
                 let effects = self
                     .subscriptions
                     .ask(&mirror, Priority::Hinted, Some(self.now));

@@ -47,6 +47,10 @@ impl Surveys {
         self.of(id.collection).ask(id, priority, fresh);
     }
 
+    pub fn hint(&mut self, id: &ObjectId, version: Option<&str>) -> bool {
+        self.of(id.collection).hint(id, version)
+    }
+
     pub fn look_now(&mut self) {
         self.all_mut().for_each(Survey::look_now);
     }

@@ -12,7 +12,7 @@ use crate::vault::governor::Priority;
 /// `updated` has whole seconds: an answer this close to it, by its own `Date`, may be followed by a change that shows the same
 /// `updated`.
 const UNSETTLED_SECONDS: u64 = 2;
-/// When such an object may be read again, at the earliest.
+/// When such an object may be read again, at the earliest; and when one is, if a hint came before what it hints at.
 const SETTLED_AFTER: Duration = Duration::from_secs(3);
 /// An answer that may be older than one before is believed if it is the same after this time. Then it is no replica that lags, but
 /// a restore.
@@ -43,8 +43,17 @@ pub struct Object {
     /// When it must be read once more, because it had changed just before it was read, or the list says something else.
     settles_at: Option<Instant>,
     /// An answer that may be older than what is known, and when it came first.
-    doubt: Option<(Revision, Instant)>,
+    doubt: Option<Box<(Revision, Instant)>>,
     failure: Option<Failure>,
+    hinted: Option<Hinted>,
+}
+
+/// A version that a hint spoke of, and that no answer has shown yet.
+#[derive(Clone, Copy, Debug)]
+struct Hinted {
+    version: u64,
+    /// A read has looked for it in vain, and the next is the last.
+    missed: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -101,7 +110,35 @@ impl Object {
             settles_at: None,
             doubt: None,
             failure: None,
+            hinted: None,
         }
+    }
+
+    /// Takes in that somebody says that it changed, and to which version where that is known. Whether it must be read to know.
+    pub fn hint(&mut self, version: Option<u64>) -> bool {
+        let known = self.known.map(|known| known.version);
+        if version.is_some() && version == known {
+            return false;
+        }
+        let hinted = version.map(|version| Hinted {
+            version,
+            missed: false,
+        });
+        self.hinted = hinted.or(self.hinted);
+        true
+    }
+
+    /// Whether it is worth another look because a hint spoke of a version that is not `shown` yet: once, because versions come and go
+    /// without being seen.
+    fn expects_more(&mut self, shown: Option<u64>) -> bool {
+        self.hinted = self
+            .hinted
+            .filter(|hinted| shown != Some(hinted.version) && !hinted.missed)
+            .map(|hinted| Hinted {
+                missed: true,
+                ..hinted
+            });
+        self.hinted.is_some()
     }
 
     /// Puts it in line, or further to the front. Whether a request is to be sent for that.
@@ -182,6 +219,10 @@ impl Object {
         self.failure = None;
         self.need = again;
         self.retry_at = None;
+        if again.is_none() && self.expects_more(Some(revision.version)) {
+            self.need = Some(Priority::Hinted);
+            self.retry_at = Some(now + SETTLED_AFTER);
+        }
         Some((Some(changed), again))
     }
 
@@ -189,11 +230,11 @@ impl Object {
         if !self.known.is_some_and(|known| revision.may_precede(&known)) {
             return false;
         }
-        let since = match self.doubt {
-            Some((doubted, since)) if doubted == revision => since,
+        let since = match self.doubt.as_deref() {
+            Some(&(doubted, since)) if doubted == revision => since,
             _ => now,
         };
-        self.doubt = Some((revision, since));
+        self.doubt = Some(Box::new((revision, since)));
         now.saturating_duration_since(since) < CONFIRM_AFTER
     }
 
@@ -211,8 +252,10 @@ impl Object {
         self.answered = listed;
         let failure = self.fail(kind, now);
         self.retry_at = match kind {
-            // The list, or the next regular read, shows when that is over.
-            VaultErrorKind::NotFound | VaultErrorKind::Disabled if !is_pinned => None,
+            // The list, or the next regular read, shows when that is over; a hint says that it is soon.
+            VaultErrorKind::NotFound | VaultErrorKind::Disabled if !is_pinned => {
+                (again.is_none() && self.expects_more(None)).then(|| now + SETTLED_AFTER)
+            }
             kind => {
                 self.need = self.need.max(Some(Priority::Periodic));
                 let pause = if kind.concerns_vault() {

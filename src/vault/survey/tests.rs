@@ -4,6 +4,8 @@ use super::*;
 use crate::vault::fingerprint::Attributes;
 use crate::vault::{DnsSuffixes, VaultHost};
 
+mod hints;
+
 const MINUTE: Duration = Duration::from_secs(60);
 const TEN: Duration = Duration::from_secs(10);
 
