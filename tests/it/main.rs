@@ -20,6 +20,7 @@ mod identities;
 mod leading;
 mod leaks;
 mod mirroring;
+mod objects;
 mod policies;
 mod processes;
 mod regressions;
