@@ -10,5 +10,9 @@ use mimalloc::MiMalloc;
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
+    // A huge page is 2 MiB of memory for whatever bit of it is used, and the allocator asks for them. Where this can't be had, memory is
+    // all that is lost.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     keytide::cli::Cli::parse().execute()
 }
