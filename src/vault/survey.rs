@@ -109,7 +109,8 @@ pub struct Survey {
     /// Offset of the ticks, so that vaults are not all asked at once.
     offset: Duration,
     ticked: Instant,
-    objects: BTreeMap<ObjectId, Object>,
+    /// In boxes, since half of a map's room may be free.
+    objects: BTreeMap<ObjectId, Box<Object>>,
     /// How many objects are looked at how often. Pinned ones are not.
     intervals: BTreeMap<Duration, usize>,
     /// The intervals whose objects are due.
@@ -180,7 +181,7 @@ impl Survey {
                 Some(std::mem::replace(&mut entry.into_mut().interval, interval))
             }
             std::collections::btree_map::Entry::Vacant(entry) => {
-                entry.insert(Object::new(interval, listings));
+                entry.insert(Box::new(Object::new(interval, listings)));
                 None
             }
         };
@@ -466,6 +467,7 @@ impl Survey {
         self.objects
             .iter()
             .filter(|(id, object)| id.version.is_none() && object.listing != self.listings)
+            .map(|(id, object)| (id, &**object))
     }
 
     /// Those of them with one of these intervals.

@@ -44,8 +44,9 @@ pub struct Object {
     settles_at: Option<Instant>,
     /// An answer that may be older than what is known, and when it came first.
     doubt: Option<Box<(Revision, Instant)>>,
-    failure: Option<Failure>,
-    hinted: Option<Hinted>,
+    // In boxes, since few objects have one.
+    failure: Option<Box<Failure>>,
+    hinted: Option<Box<Hinted>>,
 }
 
 /// A version that a hint spoke of, and that no answer has shown yet.
@@ -120,24 +121,21 @@ impl Object {
         if version.is_some() && version == known {
             return false;
         }
-        let hinted = version.map(|version| Hinted {
-            version,
-            missed: false,
-        });
-        self.hinted = hinted.or(self.hinted);
+        if let Some(version) = version {
+            let missed = false;
+            self.hinted = Some(Box::new(Hinted { version, missed }));
+        }
         true
     }
 
     /// Whether it is worth another look because a hint spoke of a version that is not `shown` yet: once, because versions come and go
     /// without being seen.
     fn expects_more(&mut self, shown: Option<u64>) -> bool {
-        self.hinted = self
-            .hinted
-            .filter(|hinted| shown != Some(hinted.version) && !hinted.missed)
-            .map(|hinted| Hinted {
-                missed: true,
-                ..hinted
-            });
+        self.hinted
+            .take_if(|hinted| shown == Some(hinted.version) || hinted.missed);
+        if let Some(hinted) = &mut self.hinted {
+            hinted.missed = true;
+        }
         self.hinted.is_some()
     }
 
@@ -291,27 +289,28 @@ impl Object {
     fn fail(&mut self, kind: VaultErrorKind, now: Instant) -> Failure {
         let before = self
             .failure
+            .as_deref()
             .filter(|failure| failure.kind.concerns_vault() == kind.concerns_vault());
         let failure = Failure {
             kind,
             since: before.map_or(now, |before| before.since),
             count: before.map_or(1, |before| before.count.saturating_add(1)),
         };
-        self.failure = Some(failure);
+        self.failure = Some(Box::new(failure));
         failure
     }
 
     /// Takes in that it was due then, and that the list it would be compared with can't be had until `not_before`. Whether that
     /// lasts so long that all must know: longer than its interval, unless it was failing before.
     pub fn missed(&mut self, kind: VaultErrorKind, due: Instant, not_before: Instant) -> bool {
-        match self.failure {
+        match &self.failure {
             Some(failure) => failure.kind.concerns_vault() && failure.lasts(not_before),
             None if due + self.interval <= not_before => {
-                self.failure = Some(Failure {
+                self.failure = Some(Box::new(Failure {
                     kind,
                     since: due,
                     count: 0,
-                });
+                }));
                 true
             }
             None => false,
@@ -329,7 +328,7 @@ impl Object {
             self.need = self.need.max(Some(Priority::Periodic));
             return Look::Moved;
         }
-        match self.failure {
+        match &self.failure {
             Some(failure) if failure.kind.concerns_vault() => {
                 self.failure = None;
                 Look::Well
@@ -340,7 +339,7 @@ impl Object {
 
     fn has_moved(&self, listed: Option<Fingerprint>, now: Instant) -> bool {
         use VaultErrorKind as K;
-        match (self.failure.map(|failure| failure.kind), listed) {
+        match (self.failure.as_ref().map(|failure| failure.kind), listed) {
             (Some(K::NotFound), listed) => listed.is_some(),
             (Some(K::Disabled), Some(listed)) => {
                 listed.enabled || self.answered != Some(listed.attributes)
