@@ -13,6 +13,8 @@ pub const OUTSIDE_VALIDITY: &str = "OutsideValidity";
 /// Reasons of [`READY`] and [`STALLED`].
 pub mod reason {
     pub const MIRRORED: &str = "Mirrored";
+    /// A policy is followed.
+    pub const ACCEPTED: &str = "Accepted";
     pub const INVALID_SPEC: &str = "InvalidSpec";
     pub const NOT_GRANTED: &str = "NotGranted";
     pub const AMBIGUOUS_GRANT: &str = "AmbiguousGrant";

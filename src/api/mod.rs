@@ -1,10 +1,11 @@
 //! The custom resources of `keytide.dev/v1alpha1`, one file per kind. Their field docs are what `kubectl explain`
 //! prints, and their validation rules what `kubectl apply` says. Never logic: what a resource means is decided
-//! in [`crate::mirror`].
+//! in [`crate::mirror`] and [`crate::rotation`].
 
 pub mod condition;
 mod grant;
 mod mirror;
+mod rotation_policy;
 
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,10 @@ pub use grant::{GrantIdentity, GrantedObjects, KeyVaultGrant, KeyVaultGrantSpec,
 pub use mirror::{
     DataEntry, DeletionPolicy, KeyVaultMirror, KeyVaultMirrorSpec, KeyVaultMirrorStatus,
     MirrorIdentity, MirroredObject, SecretType, Target, TargetStatus, VaultObject,
+};
+pub use rotation_policy::{
+    Canary, Day, OnFailure, RotationPolicy, RotationPolicySpec, RotationPolicyStatus,
+    RotationWindow, SecretUse,
 };
 
 /// The API group of all of Keytide's resources, annotations and labels.

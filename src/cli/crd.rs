@@ -6,7 +6,7 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, CustomResourceExt, ResourceExt};
 
 use super::Result;
-use crate::api::{KeyVaultGrant, KeyVaultMirror};
+use crate::api::{KeyVaultGrant, KeyVaultMirror, RotationPolicy};
 
 #[derive(Debug, Args)]
 pub struct Crd {
@@ -17,7 +17,11 @@ pub struct Crd {
 
 impl Crd {
     pub fn execute(self) -> Result {
-        let crds = [KeyVaultMirror::crd(), KeyVaultGrant::crd()];
+        let crds = [
+            KeyVaultMirror::crd(),
+            KeyVaultGrant::crd(),
+            RotationPolicy::crd(),
+        ];
         if self.apply {
             return super::runtime()?.block_on(apply(&crds));
         }

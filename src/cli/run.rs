@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::Result;
 use crate::daemon::{self, Election, Settings, Stop};
 use crate::leader;
-use crate::rotation::Timing;
+use crate::rotation::Policy;
 use crate::telemetry::{LogFormat, start_logging};
 use crate::vault::{
     CredentialKind, DnsSuffixes, HintSource, Identity, Limits, SurveyMode, SurveySettings,
@@ -68,12 +68,12 @@ pub struct Run {
     vault_requests_per_second: u32,
     #[command(flatten)]
     hints: Hints,
-    /// How long changes must have stopped coming before a workload is rolled
-    #[arg(long, env = "KEYTIDE_SETTLE", default_value = "10s", value_parser = duration)]
-    settle: SignedDuration,
-    /// Least time between two rotations of a workload
-    #[arg(long, env = "KEYTIDE_MIN_ROTATION_INTERVAL", default_value = "1m", value_parser = duration)]
-    min_rotation_interval: SignedDuration,
+    /// The policy of workloads that name none: the spec of a RotationPolicy in JSON
+    #[arg(long, env = "KEYTIDE_ROTATION_POLICY", default_value = "{}", value_parser = rotation_policy)]
+    rotation_policy: Policy,
+    /// Most rotations whose rollouts are under way at once, in the whole cluster
+    #[arg(long, env = "KEYTIDE_MAX_ROTATIONS", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    max_rotations: u32,
     /// Which Secrets and ConfigMaps workloads are rolled for: those that mirrors fill, or all
     #[arg(long, env = "KEYTIDE_ROTATION_WATCH", value_enum, default_value_t)]
     rotation_watch: RotationWatch,
@@ -145,6 +145,12 @@ fn duration(text: &str) -> std::result::Result<SignedDuration, String> {
         .ok_or_else(wrong)
 }
 
+fn rotation_policy(json: &str) -> std::result::Result<Policy, String> {
+    let spec = serde_json::from_str(json)
+        .map_err(|error| format!("this is no spec of a RotationPolicy in JSON: {error}"))?;
+    Policy::default().with(&spec)
+}
+
 fn full_sweep(text: &str) -> std::result::Result<SignedDuration, String> {
     duration(text).and_then(|duration| {
         if duration >= SignedDuration::from_mins(1) {
@@ -184,10 +190,8 @@ impl Run {
                 concurrency: VAULT_CONCURRENCY,
             },
             min_refresh_interval: Duration::try_from(self.min_refresh_interval)?,
-            timing: Timing {
-                settle: self.settle,
-                min_interval: self.min_rotation_interval,
-            },
+            rotation_policy: self.rotation_policy,
+            max_rotations: usize::try_from(self.max_rotations)?,
             hints,
             rotation_watch_all: self.rotation_watch == RotationWatch::All,
             rotation_compatibility: self.rotation_compatibility,

@@ -23,9 +23,9 @@ use tokio::sync::Notify;
 pub use self::sources::Versions;
 use self::sources::{watch_classes, watch_versions};
 use self::workloads::watch_workloads;
-use crate::api::{KeyVaultGrant, KeyVaultMirror};
+use crate::api::{KeyVaultGrant, KeyVaultMirror, RotationPolicy};
 use crate::mirror::{self, MIRRORED_LABEL, MirrorId, Target, USE_LABEL, mirrors_of};
-use crate::rotation::{self, Class, ROTATE, Source, Workload, WorkloadKind, Workloads};
+use crate::rotation::{self, Class, Flights, ROTATE, Source, Workload, WorkloadKind, Workloads};
 use crate::vault::Notice;
 use crate::watch::{Change, Index, follow, keep, new_store};
 
@@ -40,6 +40,8 @@ pub struct Caches {
     pub accounts: Option<Store<PartialObjectMeta<ServiceAccount>>>,
     pub targets: Store<Target>,
     pub workloads: Workloads,
+    pub flights: Flights,
+    pub policies: Store<RotationPolicy>,
     pub classes: Store<Class>,
     /// Versions of all Secrets and ConfigMaps; none where only mirrored ones are watched.
     pub versions: Option<Versions>,
@@ -51,6 +53,7 @@ struct Wakes {
     mirrors: mpsc::UnboundedSender<ObjectRef<KeyVaultMirror>>,
     mirrors_of_targets: mpsc::UnboundedSender<ObjectRef<KeyVaultMirror>>,
     grants: mpsc::UnboundedSender<()>,
+    policies: mpsc::UnboundedSender<ObjectRef<RotationPolicy>>,
     /// By kind.
     workloads: [mpsc::UnboundedSender<ObjectRef<Workload>>; WorkloadKind::ALL.len()],
 }
@@ -65,16 +68,19 @@ impl Wakes {
 
 impl Caches {
     /// Empty caches, and the watches that fill them for as long as they are polled.
+    /// Of rotations, at most `max_rotations` are to be under way at once.
     pub fn new(
         client: &Client,
         service_accounts: bool,
         watch_all: bool,
+        max_rotations: usize,
     ) -> (Self, impl Future<Output = ()> + use<>) {
         let (mirrors, mirrors_writer) = new_store();
         let (grants, grants_writer) = new_store();
         let (namespaces, namespaces_writer) = new_store();
         let (accounts, accounts_writer) = new_store();
         let (targets, targets_writer) = new_store();
+        let (policies, policies_writer) = new_store();
         let (workloads, workload_writers) = Workloads::new();
         let (classes, classes_writer) = new_store();
         let (versions, version_writers) = Versions::new();
@@ -89,6 +95,8 @@ impl Caches {
             accounts: service_accounts.then_some(accounts),
             targets,
             workloads,
+            flights: Flights::new(max_rotations),
+            policies,
             classes,
             versions: watch_all.then_some(versions),
             wakes: Arc::default(),
@@ -179,13 +187,34 @@ impl Caches {
             warn_of("Secrets"),
         );
         let (wakes, workloads) = (Arc::clone(&caches.wakes), caches.workloads.clone());
+        let flights = caches.flights.clone();
         let watch_workloads =
             watch_workloads(client.clone(), workload_writers, move |kind, change| {
                 workloads.follow(kind, &change);
+                let next = flights.follow(kind, &change);
                 if let Some(wakes) = wakes.get() {
                     wakes.workloads(change.objects().map(Workload::reference));
+                    wakes.workloads(next.iter().map(|id| id.reference()));
                 }
             });
+        let (wakes, workloads) = (Arc::clone(&caches.wakes), caches.workloads.clone());
+        let watch_policies = follow(
+            watcher(
+                Api::<RotationPolicy>::all(client.clone()),
+                Config::default(),
+            )
+            .modify(trim),
+            policies_writer,
+            move |change: Change<'_, RotationPolicy>| {
+                let Some(wakes) = wakes.get() else { return };
+                for policy in change.objects().map(ObjectRef::from_obj) {
+                    let namespace = policy.namespace.clone().unwrap_or_default();
+                    wakes.workloads(workloads.under(&namespace, &policy.name));
+                    send_all(&wakes.policies, [policy]);
+                }
+            },
+            warn_of("RotationPolicies"),
+        );
         let (wakes, workloads) = (Arc::clone(&caches.wakes), caches.workloads.clone());
         let classes = caches.classes.clone();
         let used = move |namespace: &str, source: &Source| {
@@ -208,7 +237,8 @@ impl Caches {
                 watch_targets,
                 watch_workloads,
                 watch_classes,
-                watch_versions
+                watch_versions,
+                watch_policies
             );
         };
         (caches, watches)
@@ -227,6 +257,7 @@ impl Caches {
             },
             self.targets.wait_until_ready(),
             self.workloads.wait_until_ready(),
+            self.policies.wait_until_ready(),
             self.classes.wait_until_ready(),
             async {
                 match &self.versions {
@@ -247,6 +278,7 @@ impl Caches {
         let (mirrors, mirror_triggers) = mpsc::unbounded();
         let (mirrors_of_targets, mirrors_of_target_triggers) = mpsc::unbounded();
         let (grants, grant_triggers) = mpsc::unbounded();
+        let (policies, policy_triggers) = mpsc::unbounded();
         let mut workload_triggers = Vec::new();
         let workloads = WorkloadKind::ALL.map(|kind| {
             let (sender, receiver) = mpsc::unbounded();
@@ -257,6 +289,7 @@ impl Caches {
             mirrors,
             mirrors_of_targets,
             grants,
+            policies,
             workloads,
         });
         let all = self.mirrors.state();
@@ -266,6 +299,12 @@ impl Caches {
                 .map(|mirror| ObjectRef::from_obj(mirror.as_ref())),
         );
         wakes.workloads(self.workloads.all().map(|it| it.reference()));
+        let all = self.policies.state();
+        send_all(
+            &wakes.policies,
+            all.iter()
+                .map(|policy| ObjectRef::from_obj(policy.as_ref())),
+        );
         (
             mirror::Triggers {
                 mirrors: mirror_triggers,
@@ -273,7 +312,10 @@ impl Caches {
                 grants: grant_triggers,
                 vaults,
             },
-            workload_triggers,
+            rotation::Triggers {
+                workloads: workload_triggers,
+                policies: policy_triggers,
+            },
         )
     }
 }

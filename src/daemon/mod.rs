@@ -25,11 +25,11 @@ use self::caches::Caches;
 use self::clients::Clients;
 use self::digest_key::digest_key;
 use self::tokens::TokenRequests;
-use crate::api::{KeyVaultGrant, KeyVaultMirror};
+use crate::api::{KeyVaultGrant, KeyVaultMirror, RotationPolicy};
 use crate::clock::ServerClock;
 use crate::leader::{self, Candidacy, Candidate, Fence};
 use crate::mirror::{self, Activity, Memories, Mirrors};
-use crate::rotation::{self, Rollouts, Rotations, Sources, Unmirrored, Warned};
+use crate::rotation::{self, Policies, Policy, Rotations, Sources, Unmirrored};
 use crate::telemetry::{Events, Health, Metrics, serve};
 use crate::vault::{
     self, CredentialKind, DnsSuffixes, HintSource, Limits, SurveySettings, Transport, Vaults,
@@ -65,7 +65,10 @@ pub struct Settings {
     /// None: changes are seen at the interval.
     pub hints: Option<HintSource>,
     pub min_refresh_interval: Duration,
-    pub timing: rotation::Timing,
+    /// The policy of workloads that name none.
+    pub rotation_policy: Policy,
+    /// Most rotations whose rollouts are under way at once.
+    pub max_rotations: usize,
     /// Whether workloads are also rolled for Secrets and ConfigMaps that no mirror fills.
     pub rotation_watch_all: bool,
     /// Whether annotations of Reloader and wave opt in too.
@@ -106,6 +109,7 @@ async fn act(settings: Settings, health: Health, metrics: Arc<Metrics>, stop: St
     let crds = async {
         wait_for_crd::<KeyVaultMirror>(&clients.watching, &health).await;
         wait_for_crd::<KeyVaultGrant>(&clients.watching, &health).await;
+        wait_for_crd::<RotationPolicy>(&clients.watching, &health).await;
     };
     tokio::select! {
         () = crds => {}
@@ -116,6 +120,7 @@ async fn act(settings: Settings, health: Health, metrics: Arc<Metrics>, stop: St
         &clients.watching,
         settings.service_accounts,
         settings.rotation_watch_all,
+        settings.max_rotations,
     );
     let instance = std::env::var("HOSTNAME").unwrap_or_else(|_| "keytide".to_owned());
     let leading = async {
@@ -233,6 +238,12 @@ async fn controllers(
         memories: Memories::default(),
         mirrors_touched: Arc::clone(&caches.mirrors_touched),
     });
+    let policies = Policies {
+        client: client.clone(),
+        clock: clock.clone(),
+        store: caches.policies.clone(),
+        default: settings.rotation_policy.clone(),
+    };
     let unmirrored = caches.versions.as_ref().map(|versions| {
         let (secrets, config_maps) = (versions.secrets.clone(), versions.config_maps.clone());
         Unmirrored::new(client.clone(), digest_key.clone(), secrets, config_maps)
@@ -246,16 +257,16 @@ async fn controllers(
         client: client.clone(),
         clock,
         digest_key,
-        timing: settings.timing,
+        policies: Arc::new(policies),
         workloads: caches.workloads.clone(),
+        flights: caches.flights.clone(),
         sources,
         namespaces: caches.namespaces.clone(),
         compatibility: settings.rotation_compatibility,
         activity,
         events,
         metrics: Arc::clone(metrics),
-        warned: Warned::default(),
-        rollouts: Rollouts::default(),
+        memories: rotation::Memories::default(),
     });
     let (mirror_triggers, rotation_triggers) = caches.wake(vault_triggers);
     let hinted = Arc::clone(&mirroring);

@@ -410,6 +410,7 @@ impl Mirrors {
                 object: format!("{vault}/secrets/{}", from.object),
                 version: from.secret.version.clone(),
                 updated: from.secret.updated,
+                expires: from.secret.expires,
             };
             (key.clone(), content)
         });

@@ -31,5 +31,7 @@ pub use self::activity::{Activity, State};
 pub use self::controller::{Mirrors, Triggers, mirrors_of, run};
 pub use self::memory::{Memories, MirrorId};
 pub use self::plan::MIRRORED_LABEL;
+#[cfg(test)]
+pub use self::record::Content as KeyContent;
 pub use self::record::{KeyRecord, Record, records};
 pub use self::target::Target;

@@ -151,9 +151,10 @@ pub fn plan<'a>(
     }
     let own = existing.and_then(|existing| existing.records.get(&desired.uid));
     let before = own.or_else(|| predecessor(desired, existing));
-    let record = Record {
+    let mut record = Record {
         type_,
         shared: must_outlive(desired, existing, rivals),
+        written: own.and_then(|own| own.written),
         ..next_record(desired, before, now)
     };
     let release = foreign_owners(desired, existing);
@@ -174,12 +175,15 @@ pub fn plan<'a>(
         {
             Plan::InSync(existing)
         }
-        _ => Plan::Write(Write {
-            precondition: existing.map(|e| (e.uid.clone(), e.resource_version.clone())),
-            release,
-            record,
-            changes_content,
-        }),
+        _ => {
+            record.written = Some(now);
+            Plan::Write(Write {
+                precondition: existing.map(|e| (e.uid.clone(), e.resource_version.clone())),
+                release,
+                record,
+                changes_content,
+            })
+        }
     }
 }
 
@@ -362,6 +366,7 @@ fn next_record(desired: &Desired, before: Option<&Record>, now: Timestamp) -> Re
         type_: SecretType::default(),
         deletion_policy: desired.deletion_policy,
         shared: false,
+        written: None,
         keys: desired.keys.iter().map(key_record).collect(),
     }
 }
@@ -416,6 +421,7 @@ mod tests {
             object: "o".into(),
             version: format!("of {digest}"),
             updated: None,
+            expires: None,
         };
         Desired {
             mirror: format!("mirror-{uid}"),

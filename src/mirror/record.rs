@@ -3,13 +3,16 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::api::{DeletionPolicy, SecretType};
 
 /// Start of the annotation's name; the mirror's UID follows.
 const ANNOTATION_PREFIX: &str = "keytide.dev/mirror.";
+
+/// Changes that are less apart follow in quick succession.
+const QUICK_SUCCESSION: SignedDuration = SignedDuration::from_mins(10);
 
 /// The record of one mirror on one target.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -26,6 +29,9 @@ pub struct Record {
     /// The target also has what must outlive the mirror, so that the mirror is no owner of it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shared: bool,
+    /// When this record was about to be written; the content that this write brought has it as `changed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written: Option<Timestamp>,
     /// By key of the target.
     pub keys: BTreeMap<String, KeyRecord>,
 }
@@ -34,6 +40,17 @@ impl Record {
     /// When content last came into the target.
     pub fn last_change(&self) -> Option<Timestamp> {
         self.keys.values().map(|key| key.changed).max()
+    }
+
+    /// The record of a target whose latest write by this mirror the API server put at `applied`. A write may have waited on its way,
+    /// and until it arrived containers started with the old content: what it brought changed when it arrived.
+    pub fn arrived(mut self, applied: Timestamp) -> Self {
+        for key in self.keys.values_mut() {
+            if Some(key.changed) == self.written {
+                key.changed = key.changed.max(applied);
+            }
+        }
+        self
     }
 
     /// Whether the target has an ownerReference to the mirror, so that it is garbage when the mirror goes.
@@ -55,11 +72,18 @@ pub struct KeyRecord {
     /// When that version was updated, by the vault's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub updated: Option<Timestamp>,
+    /// When that version expires, where it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
     /// When this content came into the target, by the API server's clock.
     pub changed: Timestamp,
     /// The key had no content before this one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub first: bool,
+    /// When the content before this one had come, and where several came in quick succession, the first of them: what started since
+    /// may have any of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsettled_since: Option<Timestamp>,
 }
 
 /// Name of the annotation of the mirror with this UID.
@@ -94,6 +118,7 @@ pub struct Content {
     pub object: String,
     pub version: String,
     pub updated: Option<Timestamp>,
+    pub expires: Option<Timestamp>,
 }
 
 impl Content {
@@ -112,18 +137,28 @@ impl Content {
                 before.object == self.object && before.version == self.version
             }
         };
-        let (changed, first) = match before {
-            None => (now, true),
-            Some(before) if unchanged(&before) => (before.changed, before.first),
-            Some(_) => (now, false),
+        let (changed, first, unsettled_since) = match before {
+            None => (now, true, None),
+            Some(before) if unchanged(&before) => {
+                (before.changed, before.first, before.unsettled_since)
+            }
+            Some(before) => {
+                let came = before.changed;
+                let is_quick =
+                    |earlier: &Timestamp| came.duration_since(*earlier) < QUICK_SUCCESSION;
+                let earlier = before.unsettled_since.filter(is_quick);
+                (now, false, Some(earlier.unwrap_or(came)))
+            }
         };
         KeyRecord {
             digest: self.digest.clone(),
             object: self.object.clone(),
             version: self.version.clone(),
             updated: self.updated,
+            expires: self.expires,
             changed,
             first,
+            unsettled_since,
         }
     }
 }
@@ -142,6 +177,7 @@ mod tests {
             object: "v/secrets/s".into(),
             version: version.into(),
             updated: None,
+            expires: None,
         }
     }
 
@@ -169,6 +205,16 @@ mod tests {
     }
 
     #[test]
+    fn changes_in_quick_succession_are_reckoned_from_the_first_that_was_replaced() {
+        let mut record = content("a", "1").record(None, true, at(0));
+        assert_eq!(record.unsettled_since, None);
+        for (digest, time, expected) in [("b", 2000, 0), ("c", 2010, 2000), ("a", 2020, 2000)] {
+            record = content(digest, "2").record(Some(&record), true, at(time));
+            assert_eq!(record.unsettled_since, Some(at(expected)), "{digest}");
+        }
+    }
+
+    #[test]
     fn under_another_digest_key_the_version_decides() {
         let before = content("a", "1").record(None, true, at(1));
         assert_eq!(
@@ -183,6 +229,31 @@ mod tests {
                 .changed,
             at(2)
         );
+    }
+
+    #[test]
+    fn content_changed_when_its_write_arrived() {
+        let (old, new) = (content("a", "1"), content("b", "2"));
+        let record = Record {
+            mirror: "m".into(),
+            digest_key: "k".into(),
+            type_: SecretType::default(),
+            deletion_policy: DeletionPolicy::Delete,
+            shared: false,
+            written: Some(at(50)),
+            keys: BTreeMap::from([
+                ("old".to_owned(), old.record(None, true, at(10))),
+                ("new".to_owned(), new.record(None, true, at(50))),
+            ]),
+        };
+        let changed = |record: &Record, key: &str| record.keys[key].changed;
+        let late = record.clone().arrived(at(80));
+        assert_eq!(
+            (changed(&late, "old"), changed(&late, "new")),
+            (at(10), at(80))
+        );
+        // The API server's time is cut to the second.
+        assert_eq!(changed(&record.arrived(at(49)), "new"), at(50));
     }
 
     #[test]

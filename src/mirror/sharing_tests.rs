@@ -77,6 +77,7 @@ fn look(target: &mut Target, policies: &[DeletionPolicy], number: usize) -> bool
         object: "o".into(),
         version: "1".into(),
         updated: None,
+        expires: None,
     };
     let desired = Desired {
         mirror: format!("mirror-{uid}"),

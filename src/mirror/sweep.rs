@@ -83,8 +83,10 @@ mod tests {
             object: "o".into(),
             version: "1".into(),
             updated: None,
+            expires: None,
             changed: Timestamp::UNIX_EPOCH,
             first: true,
+            unsettled_since: None,
         };
         let record = |uid: &str| Record {
             mirror: format!("mirror-{uid}"),
@@ -92,6 +94,7 @@ mod tests {
             type_: SecretType::Opaque,
             deletion_policy: policy,
             shared: false,
+            written: None,
             keys: BTreeMap::from([(uid.to_owned(), key.clone())]),
         };
         let entry = outsider.map(|key| {

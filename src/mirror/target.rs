@@ -4,11 +4,12 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::Lookup;
 
-use super::ownership::Ownership;
+use super::ownership::{Ownership, manager};
 use super::plan::Existing;
 use super::record::{Record, mirror_uids, records};
 
@@ -25,13 +26,21 @@ pub struct Target {
     annotations: Pairs,
     /// Field managers, each with the JSON of its fields.
     managers: Pairs,
+    /// When each field manager last applied, by the API server's clock.
+    applied: Box<[(Box<str>, Timestamp)]>,
 }
 
 impl Target {
     pub fn of(secret: PartialObjectMeta<Secret>) -> Self {
         let metadata = secret.metadata;
         let text = |text: Option<String>| text.unwrap_or_default().into_boxed_str();
-        let managers = metadata.managed_fields.into_iter().flatten().map(|entry| {
+        let entries = metadata.managed_fields.unwrap_or_default();
+        let applied = entries
+            .iter()
+            .filter(|entry| entry.operation.as_deref() == Some("Apply"))
+            .filter_map(|entry| Some((entry.manager.as_deref()?.into(), entry.time.as_ref()?.0)))
+            .collect();
+        let managers = entries.into_iter().map(|entry| {
             let fields = entry.fields_v1.map(|fields| fields.0).unwrap_or_default();
             (text(entry.manager), fields.to_string().into_boxed_str())
         });
@@ -43,12 +52,28 @@ impl Target {
             labels: pairs(metadata.labels),
             annotations: pairs(metadata.annotations),
             managers: managers.collect(),
+            applied,
         }
     }
 
     /// The records on it, by UID of the mirror.
     pub fn records(&self) -> BTreeMap<String, Record> {
-        records(borrowed(&self.annotations))
+        let records = records(borrowed(&self.annotations)).into_iter();
+        records
+            .map(|(uid, record)| match self.applied(&uid) {
+                Some(applied) => (uid, record.arrived(applied)),
+                None => (uid, record),
+            })
+            .collect()
+    }
+
+    /// When a mirror last wrote it, to the second.
+    fn applied(&self, uid: &str) -> Option<Timestamp> {
+        let manager = manager(uid);
+        let mut applied = self.applied.iter();
+        applied
+            .find(|(name, _)| **name == *manager)
+            .map(|(_, time)| *time)
     }
 
     /// UIDs of the mirrors that have a record on it, readable or not.
@@ -160,5 +185,27 @@ mod tests {
                 .is_some_and(|fields| fields.data.contains("token"))
         );
         assert!(existing.has_keys_of_outsiders());
+    }
+
+    #[test]
+    fn content_that_waited_on_its_way_changed_when_it_arrived() {
+        let key = json!({"digest": "d", "object": "o", "version": "1", "changed": "2026-01-01T00:00:00.5Z"});
+        let record = json!({
+            "mirror": "m", "digestKey": "k", "deletionPolicy": "Retain",
+            "written": "2026-01-01T00:00:00.5Z", "keys": {"token": key},
+        });
+        let applied = |manager: &str, operation: &str, time: &str| json!({"manager": manager, "operation": operation, "time": time});
+        let secret: PartialObjectMeta<Secret> = serde_json::from_value(json!({"metadata": {
+            "name": "t", "namespace": "n", "annotations": {annotation("u"): record.to_string()},
+            "managedFields": [
+                applied("keytide/u", "Update", "2026-01-01T00:05:00Z"),
+                applied("keytide/w", "Apply", "2026-01-01T00:04:00Z"),
+                applied("keytide/u", "Apply", "2026-01-01T00:00:20Z"),
+            ],
+        }}))
+        .expect("metadata");
+        let records = Target::of(secret).records();
+        let arrived = "2026-01-01T00:00:20Z".parse().expect("a time");
+        assert_eq!(records["u"].keys["token"].changed, arrived);
     }
 }

@@ -24,12 +24,28 @@ pub struct Baseline {
     /// When the workload was last rolled by Keytide, by the API server's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotated: Option<Timestamp>,
+    /// When the latest of this content had come. Content that went away and came back is later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<Timestamp>,
+    /// When versions expire that the Pods have, of keys whose version does.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub expires: BTreeMap<SourceKey, Timestamp>,
+    /// It was failing already when it was last rolled, so that its failure says nothing of the content.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub failing: bool,
 }
 
 impl Baseline {
     /// Reads the annotation; one that can't be read is none, and change times decide.
     pub fn parse(annotation: &str) -> Option<Self> {
         serde_json::from_str(annotation).ok()
+    }
+
+    /// Whether both say the same of the content.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        self.digest_key == other.digest_key
+            && self.keys == other.keys
+            && self.expires == other.expires
     }
 }
 
@@ -54,6 +70,9 @@ mod tests {
                 (key(SourceKind::ConfigMap, "url"), "e".into()),
             ]),
             rotated: Some(Timestamp::UNIX_EPOCH),
+            as_of: Some(Timestamp::UNIX_EPOCH),
+            expires: BTreeMap::from([(key(SourceKind::Secret, "to.ken"), Timestamp::UNIX_EPOCH)]),
+            failing: true,
         };
         let json = serde_json::to_string(&baseline).expect("JSON");
         assert!(json.contains(r#""adopat/to.ken":"d""#), "{json}");

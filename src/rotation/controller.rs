@@ -1,38 +1,46 @@
 //! Carries out what [`super::decide`] decides: looks after each workload that opted in.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::channel::mpsc;
 use futures::{FutureExt, StreamExt};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{DynamicObject, ListParams};
 use kube::core::PartialObjectMeta;
 use kube::runtime::applier;
 use kube::runtime::controller::{Action, Config};
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::{Client, Resource, ResourceExt};
+use kube::{Api, Client, ResourceExt};
 use tracing::Instrument;
 
 use super::apply;
 use super::baseline::{BASELINE, Baseline};
 use super::decide::{
-    self, Content, Decision, MirrorState, Timing, Wait, contents_in_use, decide, suspects,
+    self, Content, Decision, Hold, MirrorState, Pods, Reason, Surroundings, Wait, contents_in_use,
+    decide, suspects,
 };
+use super::flight::{Flights, Id, PolicyName};
+use super::gate::{self, Candidate, Others};
+use super::memory::{Memories, Memory, Pending};
 use super::opt_in::{Context, OptIn, ROTATE, Typo};
-use super::pods;
-use super::reference::{Reference, SourceKey};
+use super::policies::{self, Policies};
+use super::policy::{Policy, ROTATION_POLICY, Uses};
+use super::reference::{Reference, SourceKey, Via};
 use super::rollout::Rollout;
 use super::sources::Sources;
+use super::telling::Telling;
 use super::workload::{Workload, WorkloadKind};
 use super::workloads::Workloads;
+use crate::api::RotationPolicy;
 use crate::clock::ServerClock;
 use crate::daemon::Stop;
 use crate::digest::DigestKey;
 use crate::mirror::Activity;
-use crate::telemetry::{Events, Kind, Metrics};
+use crate::telemetry::{Events, Metrics};
 
 /// Workloads looked after at once; what they wait for is the API server alone.
 const CONCURRENCY: u16 = 16;
@@ -41,16 +49,23 @@ const CONCURRENCY: u16 = 16;
 const RACE_PAUSE: Duration = Duration::from_millis(500);
 /// Pause after the API server could not be asked.
 const ERROR_PAUSE: Duration = Duration::from_secs(2);
+/// Longest time until a workload that waits is looked at again: clocks may be set meanwhile.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 /// How long after a workload came its mirrors may still be on their way.
 const INSTALLATION: SignedDuration = SignedDuration::from_mins(1);
+/// How often gauges are set.
+const SUMMARY_INTERVAL: Duration = Duration::from_secs(5);
+/// Workloads that are listed by one request.
+const PAGE: u32 = 500;
 
 /// What the controller works with.
 pub struct Rotations {
     pub client: Client,
     pub clock: ServerClock,
     pub digest_key: DigestKey,
-    pub timing: Timing,
+    pub policies: Arc<Policies>,
     pub workloads: Workloads,
+    pub flights: Flights,
     pub sources: Sources,
     pub namespaces: Store<PartialObjectMeta<Namespace>>,
     /// Whether annotations of Reloader and wave opt in too.
@@ -58,41 +73,35 @@ pub struct Rotations {
     pub activity: Activity,
     pub events: Events,
     pub metrics: Arc<Metrics>,
-    pub warned: Warned,
-    pub rollouts: Rollouts,
+    pub memories: Memories,
 }
 
-/// The rollouts under way that a rotation began, by UID of the workload; losing one costs an observation.
-pub type Rollouts = Mutex<HashMap<String, Rotated>>;
-
-/// A rotation whose rollout is under way.
-#[derive(Debug)]
-pub struct Rotated {
-    rotated: Timestamp,
-    /// When the vault object was updated that caused it.
-    updated: Timestamp,
-}
-
-/// The workloads that are to be looked at again, by their kind.
-pub type Triggers = Vec<(WorkloadKind, mpsc::UnboundedReceiver<ObjectRef<Workload>>)>;
-
-/// Which warning each workload was given last, so that it is not repeated; losing it costs an event.
-#[derive(Default)]
-pub struct Warned(Mutex<HashMap<String, String>>);
-
-impl Warned {
-    /// Whether this warning is news for the workload with this UID.
-    fn is_news(&self, uid: String, warning: &str) -> bool {
-        lock(&self.0).insert(uid, warning.to_owned()).as_deref() != Some(warning)
-    }
+/// What there is to look at again.
+pub struct Triggers {
+    /// Workloads, by their kind.
+    pub workloads: Vec<(WorkloadKind, mpsc::UnboundedReceiver<ObjectRef<Workload>>)>,
+    pub policies: mpsc::UnboundedReceiver<ObjectRef<RotationPolicy>>,
 }
 
 /// Runs the controller until `stop`, and then until what is under way is done.
 pub async fn run(rotations: Arc<Rotations>, triggers: Triggers, stop: Stop) {
+    tokio::select! {
+        () = rotations.find_flights() => {}
+        () = stop.clone() => return,
+    }
     let kinds = triggers
+        .workloads
         .into_iter()
         .map(|(kind, triggers)| run_kind(Arc::clone(&rotations), kind, triggers, stop.clone()));
-    futures::future::join_all(kinds).await;
+    let policies = Arc::clone(&rotations.policies);
+    let acting = futures::future::join(
+        futures::future::join_all(kinds),
+        policies::report(policies, triggers.policies, stop),
+    );
+    tokio::select! {
+        _ = acting => {}
+        () = rotations.sum_up() => {}
+    }
 }
 
 async fn run_kind(
@@ -106,7 +115,7 @@ async fn run_kind(
         |workload, rotations| Rotations::reconcile(workload, rotations).boxed(),
         |_, error, _| {
             // Whatever wrote in between is seen by the watch; the pause is for when it was seen already.
-            if matches!(error, kube::Error::Api(status) if status.code == 409) {
+            if is_race(error) {
                 return Action::requeue(RACE_PAUSE);
             }
             tracing::warn!(%error, "a workload can't be looked after; that is tried again");
@@ -121,7 +130,94 @@ async fn run_kind(
     .await;
 }
 
+/// What a decision is about.
+struct Case<'a> {
+    id: Id,
+    workload: &'a Workload,
+    looked_at: decide::Workload,
+    contents: BTreeMap<SourceKey, Content>,
+    policy_name: PolicyName,
+    policy: Policy,
+    obstacle: Option<Hold>,
+}
+
+impl Case<'_> {
+    fn suspects(&self) -> BTreeMap<&SourceKey, &Content> {
+        suspects(&self.looked_at, &self.contents)
+    }
+
+    fn rotated(&self) -> Option<Timestamp> {
+        self.looked_at.baseline.as_ref().and_then(|it| it.rotated)
+    }
+}
+
 impl Rotations {
+    /// Finds the rotations that another daemon has begun and that the watch may not have shown yet.
+    async fn find_flights(&self) {
+        for kind in WorkloadKind::ALL {
+            while let Err(error) = self.find_flights_of(kind).await {
+                if matches!(&error, kube::Error::Api(status) if status.code == 404) {
+                    break;
+                }
+                tracing::warn!(%error, kind = kind.name(), "workloads can't be listed; that is tried again, and none is rolled before");
+                tokio::time::sleep(ERROR_PAUSE).await;
+            }
+        }
+    }
+
+    async fn find_flights_of(&self, kind: WorkloadKind) -> Result<(), kube::Error> {
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &kind.api_resource());
+        let mut params = ListParams::default().limit(PAGE);
+        loop {
+            let page = api.list_metadata(&params).await?;
+            let now = self.clock.now();
+            for PartialObjectMeta { metadata, .. } in &page.items {
+                let id = Id {
+                    namespace: metadata.namespace.clone().unwrap_or_default(),
+                    kind,
+                    name: metadata.name.clone().unwrap_or_default(),
+                };
+                let watched = self.workloads.of(kind).get(&id.reference());
+                let version = watched.and_then(|watched| watched.resource_version());
+                if version != metadata.resource_version {
+                    self.flights.listed(id, metadata, now);
+                }
+            }
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params = params.continue_token(&token),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Keeps the gauges up to date, for ever.
+    async fn sum_up(&self) {
+        loop {
+            let is_there = |id: &Id| self.workloads.of(id.kind).get(&id.reference()).is_some();
+            let summary = self.memories.sum_up(is_there);
+            let now = self.clock.now();
+            let (in_flight, failed) = self.flights.count(now);
+            let staleness = WorkloadKind::ALL.map(|kind| {
+                let oldest = summary.oldest.get(&kind);
+                let seconds =
+                    oldest.map_or(0.0, |oldest| now.duration_since(*oldest).as_secs_f64());
+                (kind.name(), seconds)
+            });
+            let of = |names: &[&'static str], counts: &BTreeMap<&str, usize>| {
+                let count = |name: &&'static str| (*name, counts.get(name).copied().unwrap_or(0));
+                names.iter().map(count).collect::<Vec<_>>()
+            };
+            self.metrics.rotation_states(
+                &of(&Reason::NAMES, &summary.waiting),
+                &of(&Hold::NAMES, &summary.held),
+                in_flight,
+                failed,
+                &staleness,
+            );
+            tokio::time::sleep(SUMMARY_INTERVAL).await;
+        }
+    }
+
     async fn reconcile(workload: Arc<Workload>, this: Arc<Self>) -> Result<Action, kube::Error> {
         // Not `name`: under that, a line of JSON has the name of the span.
         let span = tracing::info_span!(
@@ -149,127 +245,213 @@ impl Rotations {
     }
 
     async fn look_after(&self, workload: &Workload) -> Result<Action, kube::Error> {
+        let id = Id::of(workload);
         let opt_in = self.opt_in(workload);
         if opt_in == OptIn::No || workload.metadata.deletion_timestamp.is_some() {
+            self.memories.forget(&id);
+            self.flights.waits_no_more(&id);
             return Ok(Action::await_change());
         }
-        let namespace = workload.namespace().unwrap_or_default();
+        let mut memory = self.memories.of(&id, workload.metadata.uid.as_deref());
+        let action = self.act(&id, workload, &opt_in, &mut memory).await;
+        self.memories.keep(id, memory);
+        action
+    }
+
+    async fn act(
+        &self,
+        id: &Id,
+        workload: &Workload,
+        opt_in: &OptIn,
+        memory: &mut Memory,
+    ) -> Result<Action, kube::Error> {
+        let telling = Telling {
+            events: &self.events,
+            metrics: &self.metrics,
+            workload,
+        };
         let wanted = opt_in.wanted(&workload.references);
-        let references = self.sources.resolve(&namespace, wanted);
-        let contents = self.sources.contents(&namespace, &references).await?;
+        let references = self.sources.resolve(&id.namespace, wanted);
+        let all = self.sources.contents(&id.namespace, &references).await?;
         let idle = self
-            .warn_of_typos(workload, &opt_in, &references, &contents)
+            .warn_of_typos(telling, opt_in, &references, &all, memory)
             .await
             .map_or_else(Action::await_change, Action::requeue);
-        let looked_at = looked_at(workload, references);
-        let contents = contents_in_use(&looked_at.references, &contents);
-        let started = if suspects(&looked_at, &contents).is_empty() {
-            Vec::new()
-        } else {
-            pods::started(&self.client, workload).await?
+        let policy_name = workload.annotation(ROTATION_POLICY).map(str::to_owned);
+        let (policy, obstacle) = self.policies.of(&id.namespace, &policy_name);
+        let looked_at = looked_at(workload, references, policy.on);
+        let case = Case {
+            id: id.clone(),
+            workload,
+            contents: contents_in_use(&looked_at.references, &all),
+            looked_at,
+            policy_name,
+            policy,
+            obstacle,
         };
-        let mirrors = self.mirrors(&namespace, &looked_at.references);
-        let now = self.clock.now();
-        self.observe_rollout(workload, &looked_at, now);
-        match decide(&looked_at, &contents, &started, &mirrors, self.timing, now) {
-            Decision::Nothing => Ok(idle),
+        telling
+            .follow_rollout(case.rotated(), self.clock.now(), memory)
+            .await;
+        let (decision, now) = self.decision(&case, memory).await?;
+        let pending = |held, reason| {
+            let changed = case.suspects().into_values().map(|it| it.record.changed);
+            let since = changed.min().unwrap_or(now);
+            Some(Pending {
+                since,
+                held,
+                reason,
+            })
+        };
+        match decision {
+            // Looked at already.
+            Decision::Nothing | Decision::Look => {
+                memory.is_done();
+                Ok(idle)
+            }
             Decision::Record(baseline) => {
                 apply::record(&self.client, workload, &baseline).await?;
                 tracing::info!("baseline recorded");
+                memory.is_done();
                 Ok(idle)
             }
-            Decision::Wait { until, reason } => {
-                tracing::debug!(?reason, %until, "rotation waits");
-                let pause = Duration::try_from(until.duration_since(now)).unwrap_or_default();
-                Ok(if reason == Wait::Paused {
-                    // It wakes us itself when it goes on.
-                    idle
-                } else {
-                    Action::requeue(pause)
-                })
+            Decision::Wait(wait) => {
+                memory.pending = pending(false, wait.reason.name());
+                telling.waits(&wait, memory).await;
+                let pause = Duration::try_from(wait.until.duration_since(now)).unwrap_or_default();
+                Ok(Action::requeue(pause.min(LONGEST_PAUSE)))
             }
-            Decision::Rotate {
-                baseline,
-                changed,
-                failing,
-            } => {
-                self.rotate(workload, &baseline, &changed, &failing, &contents, now)
-                    .await?;
-                Ok(Action::await_change())
+            Decision::Hold(hold) => {
+                memory.pending = pending(true, hold.name());
+                telling.is_held(&hold, memory).await;
+                let pause = Duration::try_from(decide::POLL).unwrap_or(ERROR_PAUSE);
+                Ok(Action::requeue(pause))
+            }
+            Decision::Rotate(rotation) => {
+                let written =
+                    apply::rotate(&self.client, workload, &rotation.baseline, &self.digest_key);
+                if let Err(error) = written.await {
+                    // Of an error that is no answer nobody knows whether the API server took it.
+                    if matches!(&error, kube::Error::Api(status) if status.code < 500) {
+                        self.flights.refused(id, now);
+                    }
+                    return Err(error);
+                }
+                memory.is_done();
+                telling
+                    .has_started(&rotation, &case.contents, now, memory)
+                    .await;
+                Ok(idle)
             }
         }
     }
 
-    async fn rotate(
+    /// Decides, and looks at what that needs looking at. Gives the time that it was decided by.
+    async fn decision(
         &self,
-        workload: &Workload,
-        baseline: &Baseline,
-        changed: &[SourceKey],
-        failing: &[String],
-        contents: &BTreeMap<SourceKey, Content>,
-        now: Timestamp,
-    ) -> Result<(), kube::Error> {
-        apply::rotate(&self.client, workload, baseline, &self.digest_key).await?;
-        let namespace = workload.namespace().unwrap_or_default();
-        let records = || {
-            changed
-                .iter()
-                .filter_map(|key| Some((key, &contents.get(key)?.record)))
-        };
-        let updated = records().filter_map(|(_, record)| record.updated).min();
-        let since_update = updated.map(|updated| now.duration_since(updated).as_secs_f64());
-        self.metrics.rotated(&namespace, since_update);
-        if let (Some(uid), Some(updated)) = (workload.uid(), updated) {
-            let rotated = Rotated {
-                rotated: now,
-                updated,
-            };
-            lock(&self.rollouts).insert(uid, rotated);
+        case: &Case<'_>,
+        memory: &mut Memory,
+    ) -> Result<(Decision, Timestamp), kube::Error> {
+        let version = case.workload.metadata.resource_version.as_deref();
+        let suspects = case.suspects();
+        let mirrors = self.mirrors(&case.id.namespace, &case.looked_at.references);
+        let mut pods = memory.pods(version, &suspects);
+        loop {
+            let now = self.clock.now();
+            let canaries = self.canaries(case, &suspects, now);
+            let (name, contents) = (&case.policy_name, &case.contents);
+            let decided = self
+                .flights
+                .consider(&case.id, name, &suspects, now, |others| {
+                    let around = Surroundings {
+                        contents,
+                        pods: pods.as_deref(),
+                        mirrors: &mirrors,
+                        policy: &case.policy,
+                        obstacle: case.obstacle.as_ref(),
+                        others: &Others { canaries, ..others },
+                    };
+                    decide(&case.looked_at, &around, now)
+                });
+            match &decided {
+                Decision::Look => {
+                    let looked: Pods = super::pods::look(&self.client, case.workload).await?;
+                    let looked = Arc::new(looked);
+                    memory.look(version, &suspects, Arc::clone(&looked));
+                    pods = Some(looked);
+                }
+                Decision::Wait(Wait {
+                    reason: Reason::Examination { workload },
+                    ..
+                }) if self.examine(workload, now).await? => {}
+                _ => {
+                    if matches!(&decided, Decision::Wait(wait) if wait.reason == Reason::Settling) {
+                        // Containers may yet start.
+                        memory.looked = None;
+                    }
+                    return Ok((decided, now));
+                }
+            }
         }
-        let causes: Vec<String> = records()
-            .map(|(key, record)| {
-                format!(
-                    "key {} of {} {} is version {} of {}",
-                    key.key, key.source.kind, key.source.name, record.version, record.object
-                )
-            })
-            .collect();
-        let mut note = format!("rolled because {}", causes.join("; "));
-        if !failing.is_empty() {
-            note.push_str(&format!(
-                "; not waited for, because failing: mirror {}",
-                failing.join(", ")
-            ));
-        }
-        tracing::info!(seconds_since_update = since_update, "{note}");
-        self.events
-            .publish(
-                workload.object_ref(&workload.kind),
-                Kind::Normal,
-                "Rotated",
-                "Rotate",
-                note,
-            )
-            .await;
-        Ok(())
     }
 
-    /// Measures how long a change took until its rollout was finished.
-    fn observe_rollout(&self, workload: &Workload, looked_at: &decide::Workload, now: Timestamp) {
-        let Some(uid) = workload.uid() else { return };
-        let rotated = looked_at
-            .baseline
-            .as_ref()
-            .and_then(|baseline| baseline.rotated);
-        let mut rollouts = lock(&self.rollouts);
-        let finished = rollouts
-            .get(&uid)
-            .is_some_and(|begun| Some(begun.rotated) == rotated)
-            && workload.rollout == Rollout::Finished;
-        if finished && let Some(begun) = rollouts.remove(&uid) {
-            self.metrics
-                .rolled_out(now.duration_since(begun.updated).as_secs_f64());
+    /// Looks at a rollout of which others wait to hear. Whether there is something to hear.
+    async fn examine(&self, id: &Id, now: Timestamp) -> Result<bool, kube::Error> {
+        let Some(rotated) = self.flights.examine(id, now) else {
+            return Ok(false);
+        };
+        let found = match self.workloads.of(id.kind).get(&id.reference()) {
+            None => Ok(None),
+            Some(workload) => super::pods::look(&self.client, &workload)
+                .await
+                .map(|pods| pods.trouble_since(rotated).map(str::to_owned)),
+        };
+        let now = self.clock.now();
+        self.flights.examined(id, rotated, found, now)?;
+        Ok(true)
+    }
+
+    /// The canaries that a workload which is none waits for.
+    fn canaries(
+        &self,
+        case: &Case<'_>,
+        suspects: &BTreeMap<&SourceKey, &Content>,
+        now: Timestamp,
+    ) -> Vec<gate::Canary> {
+        let Some(canary) = &case.policy.canary else {
+            return Vec::new();
+        };
+        if canary.includes(case.workload.labels()) {
+            return Vec::new();
         }
+        let sources: BTreeSet<_> = suspects.keys().map(|key| &key.source).collect();
+        let others: BTreeSet<Id> = sources
+            .into_iter()
+            .flat_map(|source| self.workloads.using(&case.id.namespace, source))
+            .map(|reference| Id::from(&reference))
+            .collect();
+        others
+            .into_iter()
+            .filter_map(|id| {
+                let other = self.workloads.of(id.kind).get(&id.reference())?;
+                let policy = other.annotation(ROTATION_POLICY).map(str::to_owned);
+                let is_canary = policy == case.policy_name
+                    && self.opt_in(&other) != OptIn::No
+                    && canary.includes(other.labels());
+                let baseline = other.annotation(BASELINE).and_then(Baseline::parse)?;
+                let candidate = Candidate {
+                    workload: &id.to_string(),
+                    keys: &baseline.keys,
+                    rotated: baseline.rotated,
+                    is_rolling: matches!(
+                        other.rollout,
+                        Rollout::UnderWay | Rollout::UnderWayForEver
+                    ),
+                };
+                candidate
+                    .holds_up(suspects, canary.soak, now)
+                    .filter(|_| is_canary)
+            })
+            .collect()
     }
 
     fn mirrors(&self, namespace: &str, references: &BTreeSet<Reference>) -> Vec<MirrorState> {
@@ -291,11 +473,13 @@ impl Rotations {
     /// Tells names in the annotation that nothing goes by. Gives how soon it may have more to tell.
     async fn warn_of_typos(
         &self,
-        workload: &Workload,
+        telling: Telling<'_>,
         opt_in: &OptIn,
         references: &BTreeSet<Reference>,
         contents: &BTreeMap<SourceKey, Content>,
+        memory: &mut Memory,
     ) -> Option<Duration> {
+        let workload = telling.workload;
         let namespace = workload.namespace().unwrap_or_default();
         let named = references.iter().map(|reference| &reference.source);
         let there = self.sources.are_there(&namespace, contents.keys(), named);
@@ -311,23 +495,27 @@ impl Rotations {
         }
         let note: Vec<String> = typos.iter().map(Typo::to_string).collect();
         let note = note.join("; ");
-        if self
-            .warned
-            .is_news(workload.uid().unwrap_or_default(), &note)
-            && !note.is_empty()
-        {
-            tracing::warn!("{note}");
-            let about = workload.object_ref(&workload.kind);
-            self.events
-                .publish(about, Kind::Warning, "NothingToRotate", "Rotate", note)
-                .await;
+        let is_news = std::mem::replace(&mut memory.warned, note.clone()) != note;
+        if is_news && !note.is_empty() {
+            telling.nothing_to_rotate(note).await;
         }
         grace
     }
 }
 
 /// What is decided on.
-fn looked_at(workload: &Workload, references: BTreeSet<Reference>) -> decide::Workload {
+fn looked_at(
+    workload: &Workload,
+    mut references: BTreeSet<Reference>,
+    on: Uses,
+) -> decide::Workload {
+    references.retain(|reference| match reference.via {
+        // Files of a subPath stay as they were when the container started, as variables do.
+        Via::Environment | Via::SubPath => on.env,
+        Via::Volume => on.volume,
+        // Asked for by name.
+        Via::ImagePull | Via::Named => true,
+    });
     decide::Workload {
         references,
         baseline: workload.annotation(BASELINE).and_then(Baseline::parse),
@@ -336,7 +524,6 @@ fn looked_at(workload: &Workload, references: BTreeSet<Reference>) -> decide::Wo
     }
 }
 
-/// A panic elsewhere leaves these maps whole, so their poison means nothing.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+fn is_race(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 409)
 }

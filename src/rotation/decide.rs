@@ -1,13 +1,19 @@
-//! Whether a workload is rolled: a function of what it uses, what its Pods have and what time it is. Pure, and
-//! level-triggered: it looks at what is, never at what happened, so a crash, a missed event or a second daemon changes nothing.
+//! Whether a workload is rolled: a function of what it uses, what its Pods have, what its policy says, what happens to others and
+//! what time it is. Pure, and level-triggered: it looks at what is, never at what happened, so a crash, a missed event or a second
+//! daemon changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::baseline::Baseline;
-use super::reference::{Reference, SourceKey};
+use super::flight::Id;
+use super::gate::{Failed, Others, gate};
+use super::policy::Policy;
+use super::reference::{Reference, SourceKey, Via};
 use super::rollout::Rollout;
+use super::window;
 use crate::mirror::KeyRecord;
 
 /// Clocks of nodes differ, and a kubelet may serve an older Secret from its cache: a container that started this soon
@@ -15,22 +21,17 @@ use crate::mirror::KeyRecord;
 pub const MARGIN: SignedDuration = SignedDuration::from_secs(5);
 /// Least time from a change to the new Pod template: new containers must start after the margin, and their start times are
 /// cut to the second.
-const PROPAGATION: SignedDuration = SignedDuration::from_secs(6);
+pub const PROPAGATION: SignedDuration = SignedDuration::from_secs(6);
 /// A rollout without a deadline of its own delays nothing for longer than this after the latest change.
 const ROLLOUT_DEADLINE: SignedDuration = SignedDuration::from_mins(10);
 /// A mirror that has been failing for longer delays nothing.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(60);
+/// For how long after a change a container may have started without its Pod's status saying so.
+const UNREPORTED: SignedDuration = SignedDuration::from_secs(30);
 /// How soon to look again at what ends without an event of its own.
-const SOON: SignedDuration = SignedDuration::from_secs(1);
-
-/// Waits that hold for every workload.
-#[derive(Clone, Copy, Debug)]
-pub struct Timing {
-    /// How long changes must have stopped coming.
-    pub settle: SignedDuration,
-    /// Least time between two rotations of a workload.
-    pub min_interval: SignedDuration,
-}
+pub const SOON: SignedDuration = SignedDuration::from_secs(1);
+/// How soon to look again at what mostly wakes a workload by itself.
+pub const POLL: SignedDuration = SignedDuration::from_secs(10);
 
 /// The content of one key of a Secret or ConfigMap.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -49,11 +50,30 @@ pub struct Workload {
     pub rollout: Rollout,
 }
 
-/// A container that is running, or ran to prepare its Pod.
+/// What there is of a workload's Pods.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Pods {
+    pub containers: Vec<Container>,
+    pub troubles: Vec<Trouble>,
+}
+
+/// A container that is running, is about to, or ran to prepare its Pod.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Started {
-    pub container: String,
-    pub at: Timestamp,
+pub struct Container {
+    pub name: String,
+    /// When it started, with the variables of then. None: it has not, as far as is known.
+    pub started: Option<Timestamp>,
+    /// The files that it found are those of then, or newer. None: there are none yet.
+    pub mounted: Option<Timestamp>,
+}
+
+/// What keeps a Pod from getting ready, and waiting does not cure.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Trouble {
+    /// When the Pod was made.
+    pub pod_created: Timestamp,
+    /// Such as `CrashLoopBackOff of container web in Pod web-1`.
+    pub what: String,
 }
 
 /// A mirror that has a part in a Secret of the workload.
@@ -64,31 +84,185 @@ pub struct MirrorState {
     pub failing_since: Option<Timestamp>,
 }
 
+/// What surrounds a workload.
+#[derive(Clone, Copy, Debug)]
+pub struct Surroundings<'a> {
+    /// The content of the keys in use.
+    pub contents: &'a BTreeMap<SourceKey, Content>,
+    /// None: nobody has looked yet.
+    pub pods: Option<&'a Pods>,
+    pub mirrors: &'a [MirrorState],
+    pub policy: &'a Policy,
+    /// Why the policy that the workload names can't be followed. Then `policy` is the cluster's default.
+    pub obstacle: Option<&'a Hold>,
+    pub others: &'a Others,
+}
+
 /// The decision.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Decision {
     /// The Pods have the content.
     Nothing,
+    /// That depends on the Pods: look at them.
+    Look,
     /// The Pods have the content, but that is not written down yet.
     Record(Baseline),
     /// Not now.
-    Wait { until: Timestamp, reason: Wait },
-    /// Roll, for these keys.
-    Rotate {
-        baseline: Baseline,
-        changed: Vec<SourceKey>,
-        failing: Vec<String>,
-    },
+    Wait(Wait),
+    /// Not until somebody does something.
+    Hold(Hold),
+    Rotate(Rotation),
+}
+
+/// A workload is to be rolled.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Rotation {
+    pub baseline: Baseline,
+    pub changed: Vec<SourceKey>,
+    /// Mirrors that were not waited for.
+    pub failing: Vec<String>,
+    pub cause: Cause,
+}
+
+/// Why now.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Cause {
+    /// The content changed, and nothing was in the way.
+    Content,
+    /// No window is open, but the deadline has passed.
+    Deadline,
+    /// No window is open, but the content of the Pods is about to expire.
+    Expiry,
 }
 
 /// What a rotation waits for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Wait {
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Wait {
+    /// When to look again.
+    pub until: Timestamp,
+    pub reason: Reason,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Reason {
     Settling,
     MinInterval,
     MirrorBusy,
     Paused,
     Rolling,
+    Window,
+    /// Another one's rollout to the same content takes long, and is looked at.
+    Examination {
+        workload: Id,
+    },
+    Canary {
+        workload: String,
+    },
+    MaxConcurrent,
+}
+
+/// What holds a rotation.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Hold {
+    #[error(
+        "there is no RotationPolicy {name} in this namespace; create it, or correct the annotation keytide.dev/rotation-policy"
+    )]
+    NoPolicy { name: String },
+    #[error("RotationPolicy {name} can't be followed: {error}")]
+    BadPolicy { name: String, error: String },
+    #[error(
+        "the rollout of {} to the same content has failed ({}); mend it, or have its failure accepted by its annotation keytide.dev/accept-failure={}",
+        .0.workload, .0.why, .0.rotated
+    )]
+    Failed(Failed),
+}
+
+impl Reason {
+    /// All that [`Self::name`] gives.
+    pub const NAMES: [&'static str; 9] = [
+        "settling",
+        "min_interval",
+        "mirror_busy",
+        "paused",
+        "rolling",
+        "window",
+        "examination",
+        "canary",
+        "max_concurrent",
+    ];
+
+    /// A word for metrics and for telling one from the other.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Settling => "settling",
+            Self::MinInterval => "min_interval",
+            Self::MirrorBusy => "mirror_busy",
+            Self::Paused => "paused",
+            Self::Rolling => "rolling",
+            Self::Window => "window",
+            Self::Examination { .. } => "examination",
+            Self::Canary { .. } => "canary",
+            Self::MaxConcurrent => "max_concurrent",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Settling => f.write_str("content may still change"),
+            Self::MinInterval => f.write_str("it was rotated a short while ago"),
+            Self::MirrorBusy => f.write_str("a mirror of its Secrets is busy, or began to fail"),
+            Self::Paused => f.write_str("it is paused"),
+            Self::Rolling => f.write_str("its latest rollout is under way"),
+            Self::Window => f.write_str("no window of its policy is open"),
+            Self::Examination { workload } => {
+                write!(f, "the rollout of {workload} takes long, and is looked at")
+            }
+            Self::Canary { workload } => {
+                write!(f, "{workload} goes first, as a canary")
+            }
+            Self::MaxConcurrent => {
+                f.write_str("as many rollouts as are allowed at once are under way")
+            }
+        }
+    }
+}
+
+impl Hold {
+    /// All that [`Self::name`] gives.
+    pub const NAMES: [&'static str; 3] = ["no_policy", "bad_policy", "failed"];
+
+    /// A word for telling one from the other.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::NoPolicy { .. } => "no_policy",
+            Self::BadPolicy { .. } => "bad_policy",
+            Self::Failed(_) => "failed",
+        }
+    }
+}
+
+impl Cause {
+    /// A word for metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Content => "content",
+            Self::Deadline => "deadline",
+            Self::Expiry => "expiry",
+        }
+    }
+}
+
+impl Pods {
+    /// What is wrong with those that were made since.
+    pub fn trouble_since(&self, since: Timestamp) -> Option<&str> {
+        // Times of creation are cut to the second.
+        let mut troubles = self.troubles.iter();
+        troubles
+            .find(|trouble| trouble.pod_created.as_second() >= since.as_second())
+            .map(|trouble| trouble.what.as_str())
+    }
 }
 
 /// The keys that a workload uses and that have content.
@@ -103,141 +277,240 @@ pub fn contents_in_use(
         .collect()
 }
 
-/// The keys whose content is not what the baseline says. Only for these do the start times of containers matter.
-pub fn suspects(workload: &Workload, contents: &BTreeMap<SourceKey, Content>) -> Vec<SourceKey> {
+/// The keys whose content is not what the baseline says, or went away and came back since. Only for these do Pods matter.
+pub fn suspects<'a>(
+    workload: &Workload,
+    contents: &'a BTreeMap<SourceKey, Content>,
+) -> BTreeMap<&'a SourceKey, &'a Content> {
     contents
         .iter()
         .filter(|(key, content)| {
-            baseline_digest(workload, key, content) != Some(&content.record.digest)
+            let known = baseline_digest(workload, key, content);
+            known != Some(&content.record.digest) || came_back(workload, content)
         })
-        .map(|(key, _)| key.clone())
         .collect()
 }
 
-/// Decides. `contents` are the keys in use, `started` the workload's containers (needed only where there are [`suspects`]).
-pub fn decide(
-    workload: &Workload,
-    contents: &BTreeMap<SourceKey, Content>,
-    started: &[Started],
-    mirrors: &[MirrorState],
-    timing: Timing,
-    now: Timestamp,
-) -> Decision {
-    let stale: Vec<SourceKey> = suspects(workload, contents)
-        .into_iter()
-        .filter(|key| {
-            contents
-                .get(key)
-                .is_some_and(|content| has_stale_container(workload, key, content, started))
-        })
+/// Decides.
+pub fn decide(workload: &Workload, around: &Surroundings<'_>, now: Timestamp) -> Decision {
+    let suspects = suspects(workload, around.contents);
+    let mut affected = suspects
+        .iter()
+        .filter(|(key, content)| affected(workload, key, content).next().is_some());
+    if affected.next().is_none() {
+        return unchanged(workload, around.contents, !suspects.is_empty());
+    }
+    let last_change = around.contents.values().map(|it| it.record.changed).max();
+    let last_change = last_change.unwrap_or(now);
+    let settled = later(last_change, around.policy.settle.max(PROPAGATION));
+    if settled > now {
+        return wait(settled, Reason::Settling);
+    }
+    let Some(pods) = around.pods else {
+        return Decision::Look;
+    };
+    let stale: Vec<&SourceKey> = suspects
+        .iter()
+        .filter(|(key, content)| has_stale_container(workload, key, content, pods))
+        .map(|(key, _)| *key)
         .collect();
-    let rotated = workload
-        .baseline
-        .as_ref()
-        .and_then(|baseline| baseline.rotated);
-    let mut baseline = baseline_of(workload, contents, rotated);
     if stale.is_empty() {
-        if let Some(until) = may_still_become_stale(workload, contents).filter(|until| *until > now)
-        {
-            let reason = Wait::Settling;
-            return Decision::Wait { until, reason };
-        }
-        return match &workload.baseline {
-            Some(before) if *before == baseline => Decision::Nothing,
-            None if contents.is_empty() => Decision::Nothing,
-            _ => Decision::Record(baseline),
+        return if now < later(last_change, UNREPORTED) && may_have_started(workload, around, pods) {
+            wait(later(now, SOON), Reason::Settling)
+        } else {
+            unchanged(workload, around.contents, true)
         };
     }
-    if let Some((until, reason)) = wait(workload, contents, mirrors, timing, now) {
-        return Decision::Wait { until, reason };
-    }
-    baseline.rotated = Some(now);
-    let failing = mirrors
-        .iter()
-        .filter(|mirror| mirror.failing_since.is_some());
-    Decision::Rotate {
-        baseline,
-        changed: stale,
-        failing: failing.map(|mirror| mirror.name.clone()).collect(),
+    rotate(workload, around, pods, &stale, now)
+}
+
+/// The Pods have the content.
+fn unchanged(
+    workload: &Workload,
+    contents: &BTreeMap<SourceKey, Content>,
+    looked_at: bool,
+) -> Decision {
+    let baseline = baseline_of(workload, contents);
+    match &workload.baseline {
+        Some(before) if !looked_at && before.says_the_same(&baseline) => Decision::Nothing,
+        None if contents.is_empty() => Decision::Nothing,
+        _ => Decision::Record(baseline),
     }
 }
 
-fn wait(
+/// It must be rolled: now, later, or when somebody has done something.
+fn rotate(
     workload: &Workload,
-    contents: &BTreeMap<SourceKey, Content>,
-    mirrors: &[MirrorState],
-    timing: Timing,
+    around: &Surroundings<'_>,
+    pods: &Pods,
+    stale: &[&SourceKey],
     now: Timestamp,
-) -> Option<(Timestamp, Wait)> {
-    let last_change = contents
-        .values()
-        .map(|content| content.record.changed)
-        .max();
-    let settled = last_change.map(|changed| later(changed, timing.settle.max(PROPAGATION)));
-    let rotated = workload
-        .baseline
-        .as_ref()
-        .and_then(|baseline| baseline.rotated);
-    let allowed = rotated.map(|rotated| later(rotated, timing.min_interval));
-    let busy = mirrors
-        .iter()
-        .find_map(|mirror| match mirror.failing_since {
-            _ if mirror.in_flight => Some(later(now, SOON)),
-            // Looked at again often: it may recover, and the rotation should not wait out the minute then.
-            Some(since) if now < later(since, PATIENCE) => Some(later(now, SOON)),
-            _ => None,
-        });
+) -> Decision {
+    if let Some(hold) = around.obstacle {
+        return Decision::Hold(hold.clone());
+    }
+    if let Some(wait) = own_wait(workload, around, pods, now) {
+        return Decision::Wait(wait);
+    }
+    let cause = match opening(workload, around, stale, now) {
+        Ok(cause) => cause,
+        Err(until) => return wait(until, Reason::Window),
+    };
+    match gate(around.policy, around.others, now) {
+        Some(Ok(wait)) => return Decision::Wait(wait),
+        Some(Err(hold)) => return Decision::Hold(hold),
+        None => {}
+    }
+    let before = workload.baseline.as_ref();
+    let is_failing = workload.rollout == Rollout::Failed || !pods.troubles.is_empty();
+    // Its failure says nothing of the content, unless it was Keytide's doing.
+    let failing =
+        is_failing && before.is_none_or(|before| before.rotated.is_none() || before.failing);
+    let mirrors = around.mirrors.iter();
+    Decision::Rotate(Rotation {
+        baseline: Baseline {
+            rotated: Some(now),
+            failing,
+            ..baseline_of(workload, around.contents)
+        },
+        changed: stale.iter().map(|key| (*key).clone()).collect(),
+        failing: mirrors
+            .filter(|mirror| mirror.failing_since.is_some())
+            .map(|mirror| mirror.name.clone())
+            .collect(),
+        cause,
+    })
+}
+
+/// What a workload waits for by itself.
+fn own_wait(
+    workload: &Workload,
+    around: &Surroundings<'_>,
+    pods: &Pods,
+    now: Timestamp,
+) -> Option<Wait> {
+    if workload.paused {
+        let until = later(now, PATIENCE);
+        let reason = Reason::Paused;
+        return Some(Wait { until, reason });
+    }
+    let last_change = around.contents.values().map(|it| it.record.changed).max();
+    let rotated = workload.baseline.as_ref().and_then(|it| it.rotated);
+    // Newer content is the cure of a rotation that goes wrong.
+    let is_stuck = rotated.is_some_and(|rotated| pods.trouble_since(rotated).is_some());
     let rolling = match workload.rollout {
         Rollout::Finished | Rollout::Failed | Rollout::OnDelete => None,
+        _ if is_stuck => None,
         // Its end is a change of the workload, which is looked at then.
         Rollout::UnderWay => Some(later(now, PATIENCE)),
         Rollout::UnderWayForEver => last_change.map(|changed| later(changed, ROLLOUT_DEADLINE)),
     };
-    let until = |time: Option<Timestamp>, reason| {
-        time.filter(|time| *time > now).map(|time| (time, reason))
-    };
-    until(settled, Wait::Settling)
-        .or_else(|| {
-            workload
-                .paused
-                .then(|| (later(now, PATIENCE), Wait::Paused))
+    let allowed = rotated.map(|rotated| later(rotated, around.policy.min_interval));
+    let mut mirrors = around.mirrors.iter();
+    let busy = mirrors.any(|mirror| {
+        // Looked at again often: it may recover, and the rotation should not wait out the minute then.
+        let since = mirror.failing_since;
+        mirror.in_flight || since.is_some_and(|since| now < later(since, PATIENCE))
+    });
+    [
+        (rolling, Reason::Rolling),
+        (allowed, Reason::MinInterval),
+        (busy.then(|| later(now, SOON)), Reason::MirrorBusy),
+    ]
+    .into_iter()
+    .filter_map(|(until, reason)| {
+        Some(Wait {
+            until: until?,
+            reason,
         })
-        .or_else(|| until(rolling, Wait::Rolling))
-        .or_else(|| until(allowed, Wait::MinInterval))
-        .or_else(|| until(busy, Wait::MirrorBusy))
+    })
+    .find(|wait| wait.until > now)
 }
 
-/// Whether a container that uses the key may have started with older content. Content that appears for the first time makes
+/// Why the workload may be rolled now as far as windows go, or when it may.
+fn opening(
+    workload: &Workload,
+    around: &Surroundings<'_>,
+    stale: &[&SourceKey],
+    now: Timestamp,
+) -> Result<Cause, Timestamp> {
+    let policy = around.policy;
+    if window::is_open(&policy.windows, now) {
+        return Ok(Cause::Content);
+    }
+    let changed = stale.iter().filter_map(|key| around.contents.get(*key));
+    let changed = changed.map(|content| content.record.changed).min();
+    let deadline = policy
+        .deadline
+        .zip(changed)
+        .map(|(deadline, changed)| later(changed, deadline));
+    let expiries = workload.baseline.iter().flat_map(|baseline| {
+        let expiries = stale.iter().filter_map(|key| baseline.expires.get(*key));
+        expiries.copied()
+    });
+    let expiry = expiries
+        .min()
+        .map(|expires| later(expires, -policy.before_expiry));
+    let passed = |time: Option<Timestamp>| time.is_some_and(|time| time <= now);
+    if passed(expiry) {
+        return Ok(Cause::Expiry);
+    }
+    if passed(deadline) {
+        return Ok(Cause::Deadline);
+    }
+    let opens = window::next_opening(&policy.windows, now);
+    let next = [opens, deadline, expiry].into_iter().flatten().min();
+    Err(next.unwrap_or(Timestamp::MAX))
+}
+
+/// Whether a container that uses the key may have older content. Content that appears for the first time makes
 /// nothing stale, since a container waits for what it requires; only what started without an optional key lacks it.
 fn has_stale_container(
     workload: &Workload,
     key: &SourceKey,
     content: &Content,
-    started: &[Started],
+    pods: &Pods,
 ) -> bool {
+    let until = later(content.record.changed, MARGIN);
+    // What went away and came back is missed only by what started meanwhile.
+    let known = baseline_digest(workload, key, content);
+    let from = (known == Some(&content.record.digest))
+        .then_some(content.record.unsettled_since)
+        .flatten();
     affected(workload, key, content).any(|reference| {
-        started.iter().any(|container| {
-            reference.is_of(&container.container)
-                && container.at <= later(content.record.changed, MARGIN)
+        pods.containers.iter().any(|container| {
+            let since = content_since(reference, container);
+            reference.is_of(&container.name)
+                && since
+                    .is_some_and(|since| since <= until && from.is_none_or(|from| since >= from))
         })
     })
 }
 
-/// Until when a container may still start with older content: what starts that soon after a change is not seen before it has
-/// started, and once the content is recorded nobody would look again.
-fn may_still_become_stale(
-    workload: &Workload,
-    contents: &BTreeMap<SourceKey, Content>,
-) -> Option<Timestamp> {
-    suspects(workload, contents)
-        .into_iter()
-        .filter_map(|key| Some((contents.get(&key)?, key)))
-        .filter(|(content, key)| affected(workload, key, content).next().is_some())
-        .map(|(content, _)| later(content.record.changed, PROPAGATION))
-        .max()
+/// Whether a container without a start may have started before the content came, and its Pod's status not say so yet.
+fn may_have_started(workload: &Workload, around: &Surroundings<'_>, pods: &Pods) -> bool {
+    let suspects = suspects(workload, around.contents);
+    suspects.iter().any(|(key, content)| {
+        let until = later(content.record.changed, MARGIN);
+        affected(workload, key, content).any(|reference| {
+            pods.containers.iter().any(|container| {
+                reference.is_of(&container.name)
+                    && container.started.is_none()
+                    && container.mounted.is_some_and(|mounted| mounted <= until)
+            })
+        })
+    })
 }
 
-/// The references by which a container can have started with older content of a key.
+/// Of when the content is that a container has by a reference.
+fn content_since(reference: &Reference, container: &Container) -> Option<Timestamp> {
+    match reference.via {
+        Via::Environment | Via::ImagePull | Via::Named => container.started,
+        Via::Volume | Via::SubPath => container.mounted,
+    }
+}
+
+/// The references by which a container can have older content of a key.
 fn affected<'a>(
     workload: &'a Workload,
     key: &'a SourceKey,
@@ -264,13 +537,16 @@ fn baseline_digest<'a>(
     baseline.keys.get(key)
 }
 
+/// Whether the content was another one since the baseline was written.
+fn came_back(workload: &Workload, content: &Content) -> bool {
+    let as_of = workload.baseline.as_ref().and_then(|it| it.as_of);
+    content.record.unsettled_since.is_some()
+        && as_of.is_some_and(|as_of| content.record.changed > as_of)
+}
+
 /// The baseline of Pods that have these contents. A key in use whose Secret is gone stays as it was: when it comes back with
 /// other content, that is a change.
-fn baseline_of(
-    workload: &Workload,
-    contents: &BTreeMap<SourceKey, Content>,
-    rotated: Option<Timestamp>,
-) -> Baseline {
+fn baseline_of(workload: &Workload, contents: &BTreeMap<SourceKey, Content>) -> Baseline {
     let before = workload.baseline.clone().unwrap_or_default();
     let digest_key = contents
         .values()
@@ -278,19 +554,24 @@ fn baseline_of(
         .map_or(before.digest_key.clone(), |content| {
             content.digest_key.clone()
         });
-    let in_use = |key: &SourceKey| workload.references.iter().any(|r| uses(r, key));
-    let gone = before
-        .keys
-        .into_iter()
-        .filter(|(key, _)| before.digest_key == digest_key && in_use(key));
+    let stays = |key: &SourceKey| {
+        before.digest_key == digest_key && workload.references.iter().any(|r| uses(r, key))
+    };
+    let gone = before.keys.into_iter().filter(|(key, _)| stays(key));
     let there = contents
         .iter()
         .map(|(key, content)| (key.clone(), content.record.digest.clone()));
-    let keys = gone.chain(there).collect();
+    let expires = contents
+        .iter()
+        .filter_map(|(key, content)| Some((key.clone(), content.record.expires?)));
+    let changed = contents.values().map(|content| content.record.changed);
     Baseline {
+        keys: gone.chain(there).collect(),
+        expires: expires.collect(),
+        as_of: changed.max().or(before.as_of),
         digest_key,
-        keys,
-        rotated,
+        rotated: before.rotated,
+        failing: before.failing,
     }
 }
 
@@ -298,7 +579,11 @@ fn uses(reference: &Reference, key: &SourceKey) -> bool {
     reference.source == key.source && reference.key.as_ref().is_none_or(|used| *used == key.key)
 }
 
-fn later(time: Timestamp, by: SignedDuration) -> Timestamp {
+fn wait(until: Timestamp, reason: Reason) -> Decision {
+    Decision::Wait(Wait { until, reason })
+}
+
+pub fn later(time: Timestamp, by: SignedDuration) -> Timestamp {
     time.saturating_add(by).unwrap_or(Timestamp::MAX)
 }
 

@@ -2,34 +2,52 @@
 //!
 //! ```text
 //! workload ──opt_in, reference──▶ keys in use ─┐
-//! Secret's record (digests, times) ────────────┼──decide──▶ nothing, record, wait, or rotate ──▶ Pod template
-//! containers (start times) ────────────────────┘
+//! Secret's record (digests, times) ────────────┤
+//! containers (start times) ────────────────────┼──decide──▶ nothing, record, wait, hold, or rotate ──▶ Pod template
+//! RotationPolicy ──────────────────────────────┤
+//! rotations under way or failed ──flight───────┘
 //! ```
 //!
-//! `workload`, `opt_in`, `reference`, `content`, `baseline`, `rollout` and `decide` are pure; `controller` looks and carries out, by
-//! `pods` and `apply`. Watches workloads of every kind ([`WorkloadKind`]) and the metadata of mirrored Secrets; lists the Pods of a
-//! workload only when its content is not what its baseline says. It must never read a Secret's data, roll what did not opt in, or roll twice for one content.
+//! `workload`, `opt_in`, `reference`, `cached`, `baseline`, `rollout`, `policy`, `window`, `gate`, `flight` and `decide` are pure;
+//! `controller` looks and carries out, by `pods`, `sources`, `unmirrored`, `apply` and `telling`; `policies` says on each policy whether it
+//! can be followed. Watches workloads of every kind ([`WorkloadKind`]), RotationPolicies and the metadata of mirrored Secrets; lists the
+//! Pods of a workload only when its content is not what its baseline says, or when others wait for how its rollout goes. It must never
+//! read the data of a Secret that a mirror fills, roll what did not opt in, or roll twice for one content.
 
 mod apply;
 mod baseline;
 mod cached;
 mod controller;
 mod decide;
+mod flight;
+mod gate;
+mod memory;
 mod opt_in;
 mod pods;
+mod policies;
+mod policy;
 mod reference;
 mod rollout;
 mod sources;
+mod telling;
 mod unmirrored;
+mod window;
 mod workload;
 mod workloads;
 
 pub use self::cached::{Class, Version, class, version};
-pub use self::controller::{Rollouts, Rotations, Triggers, Warned, run};
-pub use self::decide::{MARGIN, Timing};
+pub use self::controller::{Rotations, Triggers, run};
+pub use self::decide::MARGIN;
+pub use self::flight::Flights;
+pub use self::memory::Memories;
 pub use self::opt_in::ROTATE;
+pub use self::policies::Policies;
+pub use self::policy::{Policy, ROTATION_POLICY};
 pub use self::reference::{Source, SourceKind};
 pub use self::sources::Sources;
 pub use self::unmirrored::Unmirrored;
 pub use self::workload::{Workload, WorkloadKind};
 pub use self::workloads::Workloads;
+
+#[cfg(test)]
+mod simulation_tests;

@@ -172,8 +172,10 @@ fn digested(
                 object: format!("{kind} {}", source.name),
                 version: version.clone(),
                 updated: None,
+                expires: None,
                 changed,
                 first: known.is_none() && Some(changed) == created,
+                unsettled_since: None,
             },
         }
     };

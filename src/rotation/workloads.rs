@@ -7,6 +7,7 @@ use kube::runtime::reflector::store::{Writer, WriterDropped};
 use kube::runtime::reflector::{ObjectRef, Store};
 
 use super::opt_in::{Context, OptIn};
+use super::policy::ROTATION_POLICY;
 use super::reference::Source;
 use super::workload::{Workload, WorkloadKind};
 use crate::watch::{Change, Index, new_store_of};
@@ -55,6 +56,15 @@ impl Workloads {
     /// All of them.
     pub fn all(&self) -> impl Iterator<Item = Arc<Workload>> {
         self.kinds.iter().flat_map(|kind| kind.store.state())
+    }
+
+    /// Those that are under a policy of their namespace.
+    pub fn under(&self, namespace: &str, policy: &str) -> Vec<ObjectRef<Workload>> {
+        self.all()
+            .filter(|it| it.metadata.namespace.as_deref() == Some(namespace))
+            .filter(|it| it.annotation(ROTATION_POLICY) == Some(policy))
+            .map(|it| it.reference())
+            .collect()
     }
 
     /// Takes in what a watch of a kind has seen.

@@ -2,6 +2,7 @@
 //! something of which there can be a value per object and version.
 
 use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -56,6 +57,22 @@ struct ReconcileLabels {
     outcome: &'static str,
 }
 
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct RotationLabels {
+    namespace: String,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct KindLabels {
+    kind: &'static str,
+}
+
 impl From<&Account> for AccountLabels {
     fn from(account: &Account) -> Self {
         Self {
@@ -81,7 +98,12 @@ pub struct Metrics {
     writes: Family<NamespaceLabels, Counter>,
     ready: Family<MirrorLabels, Gauge>,
     outside_validity: Family<MirrorLabels, Gauge>,
-    rotations: Family<NamespaceLabels, Counter>,
+    rotations: Family<RotationLabels, Counter>,
+    rotations_waiting: Family<ReasonLabels, Gauge>,
+    rotations_held: Family<ReasonLabels, Gauge>,
+    rotations_in_flight: Gauge,
+    rotations_failed: Gauge,
+    staleness: Family<KindLabels, Gauge<f64, AtomicU64>>,
     until_template: Histogram,
     until_rolled_out: Histogram,
 }
@@ -110,6 +132,11 @@ impl Default for Metrics {
             ready: Family::default(),
             outside_validity: Family::default(),
             rotations: Family::default(),
+            rotations_waiting: Family::default(),
+            rotations_held: Family::default(),
+            rotations_in_flight: Gauge::default(),
+            rotations_failed: Gauge::default(),
+            staleness: Family::default(),
             until_template: Histogram::new(seconds),
             until_rolled_out: Histogram::new(seconds),
         };
@@ -181,6 +208,32 @@ impl Metrics {
             self.outside_validity.clone(),
         );
         registry.register("rotations", "Workloads rolled", self.rotations.clone());
+        registry.register(
+            "rotations_waiting",
+            "Workloads that are to be rolled and wait, by what they wait for",
+            self.rotations_waiting.clone(),
+        );
+        registry.register(
+            "rotations_held",
+            "Workloads that are to be rolled and are held, by why",
+            self.rotations_held.clone(),
+        );
+        registry.register(
+            "rotations_in_flight",
+            "Rotations whose rollouts are under way",
+            self.rotations_in_flight.clone(),
+        );
+        registry.register(
+            "rotations_failed",
+            "Workloads whose latest rotation has failed and was not mended",
+            self.rotations_failed.clone(),
+        );
+        registry.register_with_unit(
+            "rotation_staleness",
+            "For how long the workload that has waited the longest lacks content, by kind",
+            Unit::Seconds,
+            self.staleness.clone(),
+        );
         registry.register_with_unit(
             "rotation_until_template",
             "Time from the vault's update to the new Pod template",
@@ -300,14 +353,45 @@ impl Metrics {
     }
 
     /// A workload was rolled, so many seconds after the vault's update (where that is known).
-    pub fn rotated(&self, namespace: &str, since_update: Option<f64>) {
+    pub fn rotated(&self, namespace: &str, reason: &'static str, since_update: Option<f64>) {
         self.rotations
-            .get_or_create(&NamespaceLabels {
+            .get_or_create(&RotationLabels {
                 namespace: namespace.to_owned(),
+                reason,
             })
             .inc();
         if let Some(seconds) = since_update {
             self.until_template.observe(seconds);
+        }
+    }
+
+    /// How many workloads wait and are held, by reason; how many rotations are under way and have failed; and for how many seconds
+    /// workloads have waited the longest, by kind.
+    pub fn rotation_states(
+        &self,
+        waiting: &[(&'static str, usize)],
+        held: &[(&'static str, usize)],
+        in_flight: usize,
+        failed: usize,
+        staleness: &[(&'static str, f64)],
+    ) {
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        for (family, counts) in [
+            (&self.rotations_waiting, waiting),
+            (&self.rotations_held, held),
+        ] {
+            for (reason, count) in counts {
+                family
+                    .get_or_create(&ReasonLabels { reason })
+                    .set(number(*count));
+            }
+        }
+        self.rotations_in_flight.set(number(in_flight));
+        self.rotations_failed.set(number(failed));
+        for (kind, seconds) in staleness {
+            self.staleness
+                .get_or_create(&KindLabels { kind })
+                .set(*seconds);
         }
     }
 

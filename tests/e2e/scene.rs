@@ -80,8 +80,7 @@ impl Scene {
             "proxy": {"httpsProxy": vault.proxy(), "httpProxy": vault.proxy()},
             "caBundle": {"configMap": "dev-vault-ca"},
             "vaults": {VAULT: {"namespaces": ["*"], "objects": [{"kind": "secret", "name": "*"}]}},
-            "settle": "5s",
-            "minRotationInterval": "0s",
+            "rotation": {"settle": "5s", "minInterval": "0s"},
             "terminationGracePeriodSeconds": 5,
             "log": {"filter": "keytide=debug,info"},
         });

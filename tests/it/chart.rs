@@ -44,9 +44,19 @@ hints:
   queueUrl: https://contoso.queue.core.windows.net/keytide
   clientId: 01234567-89ab-cdef-0123-456789abcdef
   pause: 500ms
-settle: 1m30s
-minRotationInterval: 2m
-rotation: {watch: all, compatibility: true}
+rotation:
+  settle: 1m30s
+  minInterval: 2m
+  windows: [{days: [Monday], from: "22:00", to: "04:00", timeZone: Europe/Berlin}]
+  deadline: 72h
+  beforeExpiry: 2h
+  maxConcurrent: 5
+  clusterMaxConcurrent: 20
+  canary: {matchLabels: {tier: canary}, soak: 10m}
+  onFailure: Continue
+  "on": [env]
+  watch: all
+  compatibility: true
 digestKeySecret: digests
 log: {format: text, filter: "info,keytide=debug"}
 caBundle: {configMap: roots, key: bundle.crt}
@@ -264,11 +274,12 @@ vaults:
 identity: {type: managedIdentity, projectedToken: true, authorityHost: "http://login"}
 serviceAccount: {create: false}
 hints: {queueUrl: "https://contoso.queue.core.windows.net/keytide?sig=hidden", clientId: my-identity, pause: often}
-settle: soon
+rotation:
+  settle: soon
 vaultDnsSuffixes: [vault.azure.net, net]
 caBundle: {configMap: a, secret: b}
 proxy: {httpsProxy: proxy.example.com}
-extraEnv: [{name: KEYTIDE_SETTLE, value: 1s}]
+extraEnv: [{name: KEYTIDE_MAX_ROTATIONS, value: "1"}]
 "#;
     let sentences = [
         "without https:// and without a path, such as contoso.vault.azure.net",
@@ -288,14 +299,14 @@ extraEnv: [{name: KEYTIDE_SETTLE, value: 1s}]
         "identity.projectedToken needs identity.clientId and identity.tenantId",
         "write the Microsoft Entra endpoint with https://",
         "write the name of a ServiceAccount",
+        "rotation.settle is \"soon\": write a number with its unit",
         "hints.queueUrl is not the URL of a queue of Azure Storage",
         "hints.clientId is \"my-identity\"",
         "hints.pause is \"often\": write a number with its unit",
-        "settle is \"soon\": write a number with its unit",
         "write what follows the first dot of a vault's host",
         "caBundle.configMap and caBundle.secret are both set",
         "write the proxy with its scheme",
-        "extraEnv sets KEYTIDE_SETTLE, which is set by a value of its own already",
+        "extraEnv sets KEYTIDE_MAX_ROTATIONS, which is set by a value of its own already",
     ];
     is_refused(values, &sentences).await;
 }
@@ -369,7 +380,15 @@ async fn the_daemon_may_do_nothing_that_it_does_not_do() {
         return;
     };
     let _daemon = fixture.daemon().await;
-    // A mirror, a rotation, and a target that is left behind: what makes it use all of its rights.
+    // A policy, a mirror, a rotation, and a target that is left behind: what makes it use all of its rights.
+    fixture
+        .apply(&serde_json::json!({
+            "apiVersion": "keytide.dev/v1alpha1",
+            "kind": "RotationPolicy",
+            "metadata": {"name": "p"},
+            "spec": {},
+        }))
+        .await;
     fixture.set("s", "first");
     fixture
         .apply(&fixture.mirror("m", "before", &[("k", "s")]))

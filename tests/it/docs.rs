@@ -168,7 +168,14 @@ fn metrics() -> BTreeSet<String> {
     metrics.reconciled("mirror", true);
     metrics.target_written("n");
     metrics.mirror_state("n", "m", true, true);
-    metrics.rotated("n", Some(1.0));
+    metrics.rotated("n", "content", Some(1.0));
+    metrics.rotation_states(
+        &[("window", 1)],
+        &[("failed", 1)],
+        1,
+        1,
+        &[("Deployment", 1.0)],
+    );
     metrics.rolled_out(1.0);
     let exposed: BTreeSet<String> = metrics
         .encode()
@@ -260,7 +267,7 @@ fn the_chart_has_every_value_that_the_book_lists() {
         .flat_map(|names| names.split(", "))
         .map(|name| name.trim_matches('`'))
         .collect();
-    assert!(names.contains(&"settle"));
+    assert!(names.contains(&"rotation.settle"));
     let unknown = names.iter().filter(|name| {
         let pointer = format!("/{}", name.replace('.', "/"));
         values.pointer(&pointer).is_none()

@@ -24,11 +24,9 @@ pub const SOON: Duration = Duration::from_secs(90);
 pub const KEYTIDE: &str = env!("CARGO_BIN_EXE_keytide");
 
 /// Short waits, so that tests are quick; the daemon's defaults are shown by the demo.
-pub const QUICK: [&str; 6] = [
-    "--settle",
-    "5s",
-    "--min-rotation-interval",
-    "1s",
+pub const QUICK: [&str; 4] = [
+    "--rotation-policy",
+    r#"{"settle": "5s", "minInterval": "1s"}"#,
     // The second is nobody's, and no proxy is asked for it.
     "--vault-dns-suffix",
     "vault.azure.net,vault.invalid",

@@ -16,6 +16,7 @@ mod identities;
 mod leading;
 mod leaks;
 mod mirroring;
+mod policies;
 mod processes;
 mod regressions;
 mod release;

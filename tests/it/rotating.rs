@@ -45,14 +45,14 @@ async fn a_change_rolls_who_opted_in_and_nobody_else() {
         let rolled = fixture.settled(name, "t", "k").await;
         assert_eq!(revision(&rolled), "2", "{name}");
     }
-    let note = fixture.event("all", "Rotated").await;
+    let note = fixture.event("all", "RotationStarted").await;
     assert!(
         note.contains("Secret t") && note.contains(&written.version),
         "{note}"
     );
     let (_, metrics) = daemon.get("/metrics").await.expect("metrics");
     let counted = format!(
-        "keytide_rotations_total{{namespace=\"{}\"}} 2",
+        "keytide_rotations_total{{namespace=\"{}\",reason=\"content\"}} 2",
         fixture.namespace
     );
     assert!(metrics.contains(&counted), "{metrics}");

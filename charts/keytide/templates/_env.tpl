@@ -28,10 +28,10 @@
 - name: KEYTIDE_HINTS_PAUSE
   value: {{ $.Values.hints.pause | quote }}
 {{- end }}
-- name: KEYTIDE_SETTLE
-  value: {{ .Values.settle | quote }}
-- name: KEYTIDE_MIN_ROTATION_INTERVAL
-  value: {{ .Values.minRotationInterval | quote }}
+- name: KEYTIDE_ROTATION_POLICY
+  value: {{ include "keytide.rotationPolicy" . | quote }}
+- name: KEYTIDE_MAX_ROTATIONS
+  value: {{ .Values.rotation.clusterMaxConcurrent | quote }}
 - name: KEYTIDE_ROTATION_WATCH
   value: {{ .Values.rotation.watch }}
 - name: KEYTIDE_ROTATION_COMPATIBILITY
@@ -72,4 +72,15 @@
 - name: NO_PROXY
   value: {{ join "," (concat (compact (list (trimAll ", " .Values.proxy.noProxy))) $direct) | quote }}
 {{- end }}
+{{- end -}}
+
+{{/* The cluster's default RotationPolicy, in JSON. What is empty is left out; no windows are always. */}}
+{{- define "keytide.rotationPolicy" -}}
+{{- $policy := dict "windows" .Values.rotation.windows -}}
+{{- range $name := list "settle" "minInterval" "deadline" "beforeExpiry" "maxConcurrent" "canary" "onFailure" "on" -}}
+  {{- with get $.Values.rotation $name -}}
+    {{- $_ := set $policy $name . -}}
+  {{- end -}}
+{{- end -}}
+{{- toJson $policy -}}
 {{- end -}}

@@ -134,10 +134,36 @@ says well (types, unknown keys, enums) is left to it.
 
 {{- define "keytide.validate.daemon" -}}
 {{- $errors := list -}}
-{{- range $name := list "minRefreshInterval" "settle" "minRotationInterval" -}}
-  {{- $value := toString (get $.Values $name) -}}
-  {{- if not (regexMatch `^([0-9]+(ms|s|m|h))+$` $value) -}}
-    {{- $errors = append $errors (printf "%s is %q: write a number with its unit (ms, s, m or h), such as 10s or 1m30s" $name $value) -}}
+{{- $durations := dict "minRefreshInterval" .Values.minRefreshInterval -}}
+{{- range $name := list "settle" "minInterval" "deadline" "beforeExpiry" -}}
+  {{- $value := toString (get $.Values.rotation $name) -}}
+  {{- if or $value (ne $name "deadline") -}}
+    {{- $_ := set $durations (printf "rotation.%s" $name) $value -}}
+  {{- end -}}
+{{- end -}}
+{{- with .Values.rotation.canary -}}
+  {{- if not .matchLabels -}}
+    {{- $errors = append $errors "rotation.canary has no matchLabels: name the labels of the workloads that shall roll first, such as {tier: canary}" -}}
+  {{- end -}}
+  {{- with .soak -}}
+    {{- $_ := set $durations "rotation.canary.soak" . -}}
+  {{- end -}}
+{{- end -}}
+{{- range $name, $value := $durations -}}
+  {{- if not (regexMatch `^([0-9]+(ms|s|m|h))+$` (toString $value)) -}}
+    {{- $errors = append $errors (printf "%s is %q: write a number with its unit (ms, s, m or h), such as 10s or 1m30s" $name (toString $value)) -}}
+  {{- end -}}
+{{- end -}}
+{{- range $i, $window := .Values.rotation.windows -}}
+  {{- $at := printf "rotation.windows[%d]" $i -}}
+  {{- if not (regexMatch `^([01][0-9]|2[0-3]):[0-5][0-9]$` (toString $window.from)) -}}
+    {{- $errors = append $errors (printf "%s.from is %q: write hours and minutes in quotes, such as \"22:00\"" $at (toString $window.from)) -}}
+  {{- end -}}
+  {{- if not (regexMatch `^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$` (toString $window.to)) -}}
+    {{- $errors = append $errors (printf "%s.to is %q: write hours and minutes in quotes, such as \"04:00\"" $at (toString $window.to)) -}}
+  {{- end -}}
+  {{- if eq (toString $window.from) (toString $window.to) -}}
+    {{- $errors = append $errors (printf "%s has the same from and to, and would never be open: for the whole day write \"00:00\" and \"24:00\"" $at) -}}
   {{- end -}}
 {{- end -}}
 {{- range $i, $suffix := .Values.vaultDnsSuffixes -}}

@@ -1,0 +1,330 @@
+use k8s_openapi::api::apps::v1::Deployment;
+use serde_json::json;
+
+use super::super::decide::{Cause, Rotation};
+use super::super::reference::Source;
+use super::*;
+use crate::mirror::KeyRecord;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).expect("in range")
+}
+
+fn token() -> SourceKey {
+    SourceKey {
+        source: Source::secret("adopat"),
+        key: "token".into(),
+    }
+}
+
+fn id(namespace: &str, name: &str) -> Id {
+    Id {
+        namespace: namespace.into(),
+        kind: WorkloadKind::Deployment,
+        name: name.into(),
+    }
+}
+
+fn baseline(digest: &str, rotated: i64) -> Baseline {
+    Baseline {
+        digest_key: "k".into(),
+        keys: BTreeMap::from([(token(), digest.into())]),
+        rotated: Some(at(rotated)),
+        ..Baseline::default()
+    }
+}
+
+/// A Deployment in namespace `n` whose rollout is at this point.
+fn deployment(name: &str, baseline: &Baseline, reason: &str, more: &[(&str, &str)]) -> Workload {
+    let mut annotations = json!({BASELINE: json!(baseline).to_string()});
+    for (key, value) in more {
+        annotations[*key] = json!(value);
+    }
+    let deployment: Deployment = serde_json::from_value(json!({
+        "metadata": {"name": name, "namespace": "n", "annotations": annotations},
+        "spec": {"replicas": 2, "selector": {}, "template": {}, "progressDeadlineSeconds": 600},
+        "status": {
+            "replicas": 3, "updatedReplicas": 1,
+            "conditions": [{"type": "Progressing", "status": "True", "reason": reason}],
+        },
+    }))
+    .expect("a Deployment");
+    deployment.into()
+}
+
+const ROLLING: &str = "ReplicaSetUpdated";
+const FAILED: &str = "ProgressDeadlineExceeded";
+
+fn finished(name: &str, baseline: &Baseline) -> Workload {
+    let mut workload = deployment(name, baseline, ROLLING, &[]);
+    workload.rollout = Rollout::Finished;
+    workload
+}
+
+fn show(flights: &Flights, workload: &Workload) -> Vec<Id> {
+    flights.follow(WorkloadKind::Deployment, &Change::Applied(workload))
+}
+
+fn content(digest: &str) -> Content {
+    let record = KeyRecord {
+        digest: digest.into(),
+        object: "o".into(),
+        version: "1".into(),
+        updated: None,
+        expires: None,
+        changed: at(0),
+        first: false,
+        unsettled_since: None,
+    };
+    Content {
+        digest_key: "k".into(),
+        record,
+    }
+}
+
+/// What the others do, as `who` sees it who is to be given `b`.
+fn others(flights: &Flights, who: &Id, now: i64) -> Others {
+    let mut seen = Others::default();
+    consider(flights, who, now, |others| {
+        seen = others;
+        Decision::Nothing
+    });
+    seen
+}
+
+fn consider(
+    flights: &Flights,
+    who: &Id,
+    now: i64,
+    decide: impl FnOnce(Others) -> Decision,
+) -> Decision {
+    let (key, content) = (token(), content("b"));
+    let contents = BTreeMap::from([(&key, &content)]);
+    flights.consider(who, &None, &contents, at(now), decide)
+}
+
+fn rotation(now: i64) -> Decision {
+    Decision::Rotate(Rotation {
+        baseline: baseline("b", now),
+        changed: vec![token()],
+        failing: Vec::new(),
+        cause: Cause::Content,
+    })
+}
+
+#[test]
+fn a_rotation_takes_a_place_from_its_decision_to_the_end_of_its_rollout() {
+    let flights = Flights::new(50);
+    let (web, other) = (id("n", "web"), id("n", "other"));
+    consider(&flights, &web, 100, |_| rotation(100));
+    assert_eq!(others(&flights, &other, 101).in_flight, 1);
+    // The watch lags behind.
+    show(&flights, &finished("web", &baseline("a", 50)));
+    assert_eq!(others(&flights, &other, 101).in_flight, 1);
+    show(
+        &flights,
+        &deployment("web", &baseline("b", 100), ROLLING, &[]),
+    );
+    assert_eq!(others(&flights, &other, 500).in_flight, 1);
+    assert_eq!(
+        others(&flights, &web, 500).in_flight,
+        0,
+        "nobody is in his own way"
+    );
+    show(&flights, &finished("web", &baseline("b", 100)));
+    assert_eq!(others(&flights, &other, 500).in_flight, 0);
+}
+
+#[test]
+fn one_is_not_decided_on_twice_before_the_watch_shows_the_first() {
+    let flights = Flights::new(50);
+    let web = id("n", "web");
+    consider(&flights, &web, 100, |_| rotation(100));
+    let again = consider(&flights, &web, 101, |_| rotation(101));
+    assert!(matches!(again, Decision::Wait(_)));
+    // A write of which nobody knows how it ended is given up at some time.
+    assert!(matches!(
+        consider(&flights, &web, 130, |_| rotation(130)),
+        Decision::Rotate(_)
+    ));
+}
+
+#[test]
+fn a_rotation_that_was_refused_takes_no_place() {
+    let flights = Flights::new(50);
+    let web = id("n", "web");
+    consider(&flights, &web, 100, |_| rotation(100));
+    flights.refused(&web, at(100));
+    assert_eq!(others(&flights, &id("n", "other"), 101).in_flight, 0);
+}
+
+#[test]
+fn a_daemon_that_starts_knows_what_is_under_way() {
+    let flights = Flights::new(50);
+    let workload = deployment("web", &baseline("b", 100), ROLLING, &[]);
+    flights.follow(
+        WorkloadKind::Deployment,
+        &Change::Listed(&[Arc::new(workload.clone())]),
+    );
+    let other = id("n", "other");
+    assert_eq!(others(&flights, &other, 110).in_flight, 1);
+    // And also what only a list has shown yet.
+    let listed = finished("late", &baseline("b", 105));
+    flights.listed(id("n", "late"), &listed.metadata, at(110));
+    assert_eq!(others(&flights, &other, 110).in_flight, 2);
+    // What is gone while nobody watched is over.
+    flights.follow(WorkloadKind::Deployment, &Change::Listed(&[]));
+    assert_eq!(others(&flights, &other, 110).in_flight, 0);
+}
+
+#[test]
+fn the_default_policy_counts_everywhere_and_one_of_a_namespace_there() {
+    let flights = Flights::new(50);
+    let named = [(ROTATION_POLICY, "calm")];
+    show(
+        &flights,
+        &deployment("a", &baseline("b", 100), ROLLING, &named),
+    );
+    show(
+        &flights,
+        &deployment("b", &baseline("b", 100), ROLLING, &[]),
+    );
+    let seen = others(&flights, &id("elsewhere", "c"), 110);
+    assert_eq!((seen.in_flight, seen.in_flight_everywhere), (1, 2));
+    let policy = Some("calm".to_owned());
+    for (namespace, expected) in [("n", 1), ("elsewhere", 0)] {
+        let who = id(namespace, "c");
+        let nothing = BTreeMap::new();
+        flights.consider(&who, &policy, &nothing, at(110), |others| {
+            assert_eq!(others.in_flight, expected, "{namespace}");
+            Decision::Nothing
+        });
+    }
+}
+
+#[test]
+fn what_nothing_ends_takes_no_place_for_ever() {
+    let flights = Flights::new(50);
+    let mut workload = deployment("web", &baseline("b", 100), ROLLING, &[]);
+    workload.rollout = Rollout::UnderWayForEver;
+    show(&flights, &workload);
+    let other = id("n", "other");
+    assert_eq!(others(&flights, &other, 699).in_flight, 1);
+    assert_eq!(others(&flights, &other, 700).in_flight, 0);
+}
+
+#[test]
+fn a_failure_concerns_who_is_to_be_given_the_same_content() {
+    let flights = Flights::new(50);
+    show(
+        &flights,
+        &deployment("web", &baseline("b", 100), FAILED, &[]),
+    );
+    show(
+        &flights,
+        &deployment("older", &baseline("a", 90), FAILED, &[]),
+    );
+    let seen = others(&flights, &id("n", "other"), 800);
+    assert_eq!(seen.failed.len(), 1);
+    assert_eq!(seen.failed[0].workload, "Deployment web");
+    assert_eq!(seen.in_flight, 0);
+    assert!(
+        others(&flights, &id("elsewhere", "other"), 800)
+            .failed
+            .is_empty()
+    );
+    assert_eq!(flights.count(at(800)), (0, 2));
+}
+
+#[test]
+fn a_failure_that_is_accepted_or_was_there_before_holds_nobody() {
+    let other = id("n", "other");
+    for (accepted, held) in [("1970-01-01T00:01:39Z", 1), ("1970-01-01T00:01:40Z", 0)] {
+        let flights = Flights::new(50);
+        let more = [(ACCEPT_FAILURE, accepted)];
+        show(
+            &flights,
+            &deployment("web", &baseline("b", 100), FAILED, &more),
+        );
+        assert_eq!(
+            others(&flights, &other, 800).failed.len(),
+            held,
+            "{accepted}"
+        );
+    }
+    let flights = Flights::new(50);
+    let before = Baseline {
+        failing: true,
+        ..baseline("b", 100)
+    };
+    show(&flights, &deployment("web", &before, FAILED, &[]));
+    assert!(others(&flights, &other, 800).failed.is_empty());
+}
+
+#[test]
+fn a_rollout_that_takes_long_is_looked_at_by_one_and_told_to_all() {
+    let flights = Flights::new(50);
+    let (web, other) = (id("n", "web"), id("n", "other"));
+    show(
+        &flights,
+        &deployment("web", &baseline("b", 100), ROLLING, &[]),
+    );
+    assert!(others(&flights, &other, 129).unexamined.is_empty());
+    assert_eq!(others(&flights, &other, 130).unexamined.len(), 1);
+    assert_eq!(flights.examine(&web, at(130)), Some(at(100)));
+    assert_eq!(flights.examine(&web, at(131)), None, "somebody is at it");
+    assert_eq!(others(&flights, &other, 131).unexamined.len(), 1);
+    let unreachable = flights.examined(&web, at(100), Err("unreachable"), at(131));
+    assert!(unreachable.is_err());
+    assert_eq!(
+        flights.examine(&web, at(132)),
+        Some(at(100)),
+        "nobody could look"
+    );
+    let found = Ok::<_, ()>(Some("CrashLoopBackOff".to_owned()));
+    assert_eq!(flights.examined(&web, at(100), found, at(132)), Ok(()));
+    // The watch shows that it goes on, which is no news.
+    show(
+        &flights,
+        &deployment("web", &baseline("b", 100), ROLLING, &[]),
+    );
+    let seen = others(&flights, &other, 133);
+    assert_eq!((seen.failed.len(), seen.unexamined.len()), (1, 0));
+    assert_eq!(
+        others(&flights, &other, 147).unexamined.len(),
+        1,
+        "looks grow old"
+    );
+    show(&flights, &finished("web", &baseline("b", 100)));
+    assert_eq!(
+        others(&flights, &other, 147),
+        others(&Flights::new(50), &other, 147)
+    );
+}
+
+#[test]
+fn who_waits_the_longest_is_woken_when_a_place_is_free() {
+    let flights = Flights::new(50);
+    show(
+        &flights,
+        &deployment("web", &baseline("b", 100), ROLLING, &[]),
+    );
+    for name in ["b", "a", "gone"] {
+        let wait = Wait {
+            until: at(200),
+            reason: Reason::MaxConcurrent,
+        };
+        consider(&flights, &id("n", name), 110, |_| Decision::Wait(wait));
+    }
+    assert!(
+        show(
+            &flights,
+            &deployment("web", &baseline("b", 100), ROLLING, &[])
+        )
+        .is_empty()
+    );
+    let gone = finished("gone", &baseline("a", 1));
+    flights.follow(WorkloadKind::Deployment, &Change::Deleted(&gone));
+    let woken = show(&flights, &finished("web", &baseline("b", 100)));
+    assert_eq!(woken, [id("n", "a"), id("n", "b")]);
+}
