@@ -22,14 +22,14 @@ use serde::de::DeserializeOwned;
 use tokio::net::TcpListener;
 
 use self::caches::Caches;
-use self::clients::Clients;
+pub use self::clients::Clients;
 use self::digest_key::digest_key;
 use self::tokens::TokenRequests;
 use crate::api::{KeyVaultGrant, KeyVaultMirror, RotationPolicy};
 use crate::clock::ServerClock;
 use crate::leader::{self, Candidacy, Candidate, Fence};
 use crate::mirror::{self, Activity, Memories, Mirrors};
-use crate::rotation::{self, Policies, Policy, Rotations, Sources, Unmirrored};
+use crate::rotation::{self, Judge, Policies, Policy, Rotations, Sources, Unmirrored};
 use crate::telemetry::{Events, Health, Metrics, serve};
 use crate::vault::{
     self, CredentialKind, DnsSuffixes, HintSource, Limits, SurveySettings, Transport, Vaults,
@@ -253,10 +253,9 @@ async fn controllers(
         classes: caches.classes.clone(),
         unmirrored,
     };
-    let rotating = Arc::new(Rotations {
+    let judge = Judge {
         client: client.clone(),
         clock,
-        digest_key,
         policies: Arc::new(policies),
         workloads: caches.workloads.clone(),
         flights: caches.flights.clone(),
@@ -264,6 +263,10 @@ async fn controllers(
         namespaces: caches.namespaces.clone(),
         compatibility: settings.rotation_compatibility,
         activity,
+    };
+    let rotating = Arc::new(Rotations {
+        judge,
+        digest_key,
         events,
         metrics: Arc::clone(metrics),
         memories: rotation::Memories::default(),

@@ -22,6 +22,7 @@ mod regressions;
 mod release;
 mod rotating;
 mod schema;
+mod status;
 mod surveying;
 mod unmirrored;
 mod workloads;
