@@ -3,7 +3,9 @@
 mod crd;
 #[cfg(feature = "dev-vault")]
 mod dev_vault;
+mod rotation;
 mod run;
+mod status;
 
 use std::process::ExitCode;
 use std::sync::LazyLock;
@@ -47,6 +49,8 @@ enum Command {
     Run(Box<run::Run>),
     /// Print the CustomResourceDefinitions, or apply them
     Crd(crd::Crd),
+    /// Tell how mirrors and workloads stand
+    Status(Box<status::Status>),
     /// Serve a Key Vault, Entra and IMDS double on loopback, for tests and demos
     #[cfg(feature = "dev-vault")]
     DevVault(dev_vault::DevVault),
@@ -58,6 +62,7 @@ impl Cli {
         let result = match self.command {
             Command::Run(command) => command.execute(),
             Command::Crd(command) => command.execute(),
+            Command::Status(command) => command.execute(),
             #[cfg(feature = "dev-vault")]
             Command::DevVault(command) => command.execute(),
         };

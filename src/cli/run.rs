@@ -10,9 +10,9 @@ use jiff::SignedDuration;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Result;
+use super::rotation::RotationFlags;
 use crate::daemon::{self, Election, Settings, Stop};
 use crate::leader;
-use crate::rotation::Policy;
 use crate::telemetry::{LogFormat, start_logging};
 use crate::vault::{
     CredentialKind, DnsSuffixes, HintSource, Identity, Limits, SurveyMode, SurveySettings,
@@ -68,18 +68,11 @@ pub struct Run {
     vault_requests_per_second: u32,
     #[command(flatten)]
     hints: Hints,
-    /// The policy of workloads that name none: the spec of a RotationPolicy in JSON
-    #[arg(long, env = "KEYTIDE_ROTATION_POLICY", default_value = "{}", value_parser = rotation_policy)]
-    rotation_policy: Policy,
-    /// Most rotations whose rollouts are under way at once, in the whole cluster
-    #[arg(long, env = "KEYTIDE_MAX_ROTATIONS", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
-    max_rotations: u32,
+    #[command(flatten)]
+    rotation: RotationFlags,
     /// Which Secrets and ConfigMaps workloads are rolled for: those that mirrors fill, or all
     #[arg(long, env = "KEYTIDE_ROTATION_WATCH", value_enum, default_value_t)]
     rotation_watch: RotationWatch,
-    /// Whether annotations of Stakater Reloader and of wave opt in too
-    #[arg(long, env = "KEYTIDE_ROTATION_COMPATIBILITY", default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    rotation_compatibility: bool,
     #[command(flatten)]
     leader_election: LeaderElection,
     /// How log lines look
@@ -145,12 +138,6 @@ fn duration(text: &str) -> std::result::Result<SignedDuration, String> {
         .ok_or_else(wrong)
 }
 
-fn rotation_policy(json: &str) -> std::result::Result<Policy, String> {
-    let spec = serde_json::from_str(json)
-        .map_err(|error| format!("this is no spec of a RotationPolicy in JSON: {error}"))?;
-    Policy::default().with(&spec)
-}
-
 fn full_sweep(text: &str) -> std::result::Result<SignedDuration, String> {
     duration(text).and_then(|duration| {
         if duration >= SignedDuration::from_mins(1) {
@@ -190,11 +177,11 @@ impl Run {
                 concurrency: VAULT_CONCURRENCY,
             },
             min_refresh_interval: Duration::try_from(self.min_refresh_interval)?,
-            rotation_policy: self.rotation_policy,
-            max_rotations: usize::try_from(self.max_rotations)?,
+            rotation_policy: self.rotation.policy(),
+            max_rotations: self.rotation.max_rotations(),
             hints,
             rotation_watch_all: self.rotation_watch == RotationWatch::All,
-            rotation_compatibility: self.rotation_compatibility,
+            rotation_compatibility: self.rotation.compatibility(),
             election: self.leader_election.election()?,
         })
     }

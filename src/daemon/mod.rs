@@ -5,6 +5,8 @@
 //! then go on, whatever it waits for, and nothing that it remembers from its time as the leader can mislead it later.
 
 mod caches;
+mod clients;
+mod digest_key;
 mod tokens;
 
 use std::net::SocketAddr;
@@ -14,38 +16,30 @@ use std::time::Duration;
 
 use futures::channel::mpsc;
 use futures::future::{BoxFuture, Shared};
-use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::Secret;
-use kube::api::{ListParams, PostParams};
-use kube::client::ClientBuilder;
-use kube::{Api, Client, ResourceExt};
+use kube::api::ListParams;
+use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tower::filter::FilterLayer;
-use tower::limit::ConcurrencyLimitLayer;
 
 use self::caches::Caches;
+pub use self::clients::Clients;
+use self::digest_key::digest_key;
 use self::tokens::TokenRequests;
 use crate::api::{KeyVaultGrant, KeyVaultMirror, RotationPolicy};
 use crate::clock::ServerClock;
-use crate::digest::{DigestKey, KEY_LENGTH};
 use crate::leader::{self, Candidacy, Candidate, Fence};
 use crate::mirror::{self, Activity, Memories, Mirrors};
-use crate::rotation::{self, Policies, Policy, Rotations, Sources, Unmirrored};
+use crate::rotation::{self, Judge, Policies, Policy, Rotations, Sources, Unmirrored};
 use crate::telemetry::{Events, Health, Metrics, serve};
 use crate::vault::{
     self, CredentialKind, DnsSuffixes, HintSource, Limits, SurveySettings, Transport, Vaults,
 };
 
-/// Key of the digest key's Secret.
-const DIGEST_KEY: &str = "key";
 /// How often a missing CustomResourceDefinition is looked for.
 const CRD_PAUSE: Duration = Duration::from_secs(2);
 /// How long what is under way may take when the daemon is told to stop. Then the next leader finishes it.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
-/// Requests of the controllers that are under way to the API server at once.
-const API_CONCURRENCY: usize = 64;
 
 /// How a daemon ends: an error is a sentence for the person who reads its log.
 pub type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -262,10 +256,9 @@ async fn controllers(
         classes: caches.classes.clone(),
         unmirrored,
     };
-    let rotating = Arc::new(Rotations {
+    let judge = Judge {
         client: client.clone(),
         clock,
-        digest_key,
         policies: Arc::new(policies),
         workloads: caches.workloads.clone(),
         flights: caches.flights.clone(),
@@ -273,6 +266,10 @@ async fn controllers(
         namespaces: caches.namespaces.clone(),
         compatibility: settings.rotation_compatibility,
         activity,
+    };
+    let rotating = Arc::new(Rotations {
+        judge,
+        digest_key,
         events,
         metrics: Arc::clone(metrics),
         memories: rotation::Memories::default(),
@@ -292,45 +289,6 @@ async fn controllers(
     tokio::select! {
         _ = controllers => Ok(()),
         Err(error) = hints => Err(error.into()),
-    }
-}
-
-/// The clients of the API server. Each has connections of its own, so that writes that wait don't hold up watches.
-struct Clients {
-    /// How the candidate makes its own.
-    config: kube::Config,
-    /// For watches.
-    watching: Client,
-    /// For the controllers: behind the fence, where there is one.
-    acting: Client,
-}
-
-impl Clients {
-    async fn new(clock: &ServerClock, fence: Option<&Fence>) -> Result<Self> {
-        let config = kube::Config::infer().await.map_err(|error| {
-            format!("no cluster is configured: {error}; run in a Pod with a ServiceAccount, or set KUBECONFIG")
-        })?;
-        let clock = clock.clone();
-        // The answers set the clock.
-        let observe = tower::util::MapResponseLayer::new(move |answer| {
-            clock.observe(&answer);
-            answer
-        });
-        let fence = fence.cloned();
-        let check = FilterLayer::new(move |request| match &fence {
-            Some(fence) => fence.check(request),
-            None => Ok(request),
-        });
-        let watching = ClientBuilder::try_from(config.clone())?.with_layer(&observe);
-        let acting = ClientBuilder::try_from(config.clone())?
-            .with_layer(&observe)
-            .with_layer(&check)
-            .with_layer(&ConcurrencyLimitLayer::new(API_CONCURRENCY));
-        Ok(Self {
-            config,
-            watching: watching.build(),
-            acting: acting.build(),
-        })
     }
 }
 
@@ -364,35 +322,4 @@ where
         }
         tokio::time::sleep(CRD_PAUSE).await;
     }
-}
-
-/// Reads the digest key, or makes one where there is none. Of two daemons that make one at once, the later takes the earlier's.
-async fn digest_key(client: &Client, namespace: &str, name: &str) -> Result<DigestKey> {
-    let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    let secret = match api.get_opt(name).await? {
-        Some(secret) => secret,
-        None => {
-            let mut bytes = vec![0; KEY_LENGTH];
-            getrandom::fill(&mut bytes)?;
-            let mut secret = Secret {
-                data: Some([(DIGEST_KEY.to_owned(), ByteString(bytes))].into()),
-                ..Default::default()
-            };
-            secret.metadata.name = Some(name.to_owned());
-            secret.labels_mut().insert(
-                "app.kubernetes.io/managed-by".to_owned(),
-                "keytide".to_owned(),
-            );
-            match api.create(&PostParams::default(), &secret).await {
-                Ok(secret) => secret,
-                Err(kube::Error::Api(status)) if status.code == 409 => api.get(name).await?,
-                Err(error) => return Err(error.into()),
-            }
-        }
-    };
-    let bytes = secret
-        .data
-        .and_then(|mut data| data.remove(DIGEST_KEY))
-        .unwrap_or_default();
-    Ok(DigestKey::new(bytes.0)?)
 }

@@ -7,39 +7,28 @@ use std::time::Duration;
 
 use futures::channel::mpsc;
 use futures::{FutureExt, StreamExt};
-use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Namespace;
+use jiff::SignedDuration;
 use kube::api::{DynamicObject, ListParams};
 use kube::core::PartialObjectMeta;
 use kube::runtime::applier;
 use kube::runtime::controller::{Action, Config};
-use kube::runtime::reflector::{ObjectRef, Store};
-use kube::{Api, Client, ResourceExt};
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, ResourceExt};
 use tracing::Instrument;
 
 use super::apply;
-use super::baseline::{BASELINE, Baseline};
-use super::decide::{
-    self, Content, Decision, Hold, MirrorState, Pods, Reason, Surroundings, Wait, contents_in_use,
-    decide, suspects,
-};
-use super::flight::{Flights, Id, PolicyName};
-use super::gate::{self, Candidate, Others};
+use super::decide::{self, Content, Decision, Hold, Reason};
+use super::flight::Id;
+use super::judge::Judge;
 use super::memory::{Memories, Memory, Pending};
-use super::opt_in::{Context, OptIn, ROTATE, Typo};
-use super::policies::{self, Policies};
-use super::policy::{Policy, ROTATION_POLICY, Uses};
-use super::reference::{Reference, SourceKey, Via};
-use super::rollout::Rollout;
-use super::sources::Sources;
+use super::opt_in::{OptIn, Typo};
+use super::policies;
+use super::reference::{Reference, SourceKey};
 use super::telling::Telling;
 use super::workload::{Workload, WorkloadKind};
-use super::workloads::Workloads;
 use crate::api::RotationPolicy;
-use crate::clock::ServerClock;
 use crate::daemon::Stop;
 use crate::digest::DigestKey;
-use crate::mirror::Activity;
 use crate::telemetry::{Events, Metrics};
 
 /// Workloads looked after at once; what they wait for is the API server alone.
@@ -60,17 +49,8 @@ const PAGE: u32 = 500;
 
 /// What the controller works with.
 pub struct Rotations {
-    pub client: Client,
-    pub clock: ServerClock,
+    pub judge: Judge,
     pub digest_key: DigestKey,
-    pub policies: Arc<Policies>,
-    pub workloads: Workloads,
-    pub flights: Flights,
-    pub sources: Sources,
-    pub namespaces: Store<PartialObjectMeta<Namespace>>,
-    /// Whether annotations of Reloader and wave opt in too.
-    pub compatibility: bool,
-    pub activity: Activity,
     pub events: Events,
     pub metrics: Arc<Metrics>,
     pub memories: Memories,
@@ -93,7 +73,7 @@ pub async fn run(rotations: Arc<Rotations>, triggers: Triggers, stop: Stop) {
         .workloads
         .into_iter()
         .map(|(kind, triggers)| run_kind(Arc::clone(&rotations), kind, triggers, stop.clone()));
-    let policies = Arc::clone(&rotations.policies);
+    let policies = Arc::clone(&rotations.judge.policies);
     let acting = futures::future::join(
         futures::future::join_all(kinds),
         policies::report(policies, triggers.policies, stop),
@@ -110,7 +90,7 @@ async fn run_kind(
     triggers: mpsc::UnboundedReceiver<ObjectRef<Workload>>,
     stop: Stop,
 ) {
-    let store = rotations.workloads.of(kind).clone();
+    let store = rotations.judge.workloads.of(kind).clone();
     applier(
         |workload, rotations| Rotations::reconcile(workload, rotations).boxed(),
         |_, error, _| {
@@ -130,27 +110,6 @@ async fn run_kind(
     .await;
 }
 
-/// What a decision is about.
-struct Case<'a> {
-    id: Id,
-    workload: &'a Workload,
-    looked_at: decide::Workload,
-    contents: BTreeMap<SourceKey, Content>,
-    policy_name: PolicyName,
-    policy: Policy,
-    obstacle: Option<Hold>,
-}
-
-impl Case<'_> {
-    fn suspects(&self) -> BTreeMap<&SourceKey, &Content> {
-        suspects(&self.looked_at, &self.contents)
-    }
-
-    fn rotated(&self) -> Option<Timestamp> {
-        self.looked_at.baseline.as_ref().and_then(|it| it.rotated)
-    }
-}
-
 impl Rotations {
     /// Finds the rotations that another daemon has begun and that the watch may not have shown yet.
     async fn find_flights(&self) {
@@ -166,21 +125,22 @@ impl Rotations {
     }
 
     async fn find_flights_of(&self, kind: WorkloadKind) -> Result<(), kube::Error> {
-        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &kind.api_resource());
+        let api: Api<DynamicObject> =
+            Api::all_with(self.judge.client.clone(), &kind.api_resource());
         let mut params = ListParams::default().limit(PAGE);
         loop {
             let page = api.list_metadata(&params).await?;
-            let now = self.clock.now();
+            let now = self.judge.clock.now();
             for PartialObjectMeta { metadata, .. } in &page.items {
                 let id = Id {
                     namespace: metadata.namespace.clone().unwrap_or_default(),
                     kind,
                     name: metadata.name.clone().unwrap_or_default(),
                 };
-                let watched = self.workloads.of(kind).get(&id.reference());
+                let watched = self.judge.workloads.of(kind).get(&id.reference());
                 let version = watched.and_then(|watched| watched.resource_version());
                 if version != metadata.resource_version {
-                    self.flights.listed(id, metadata, now);
+                    self.judge.flights.listed(id, metadata, now);
                 }
             }
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
@@ -193,10 +153,16 @@ impl Rotations {
     /// Keeps the gauges up to date, for ever.
     async fn sum_up(&self) {
         loop {
-            let is_there = |id: &Id| self.workloads.of(id.kind).get(&id.reference()).is_some();
+            let is_there = |id: &Id| {
+                self.judge
+                    .workloads
+                    .of(id.kind)
+                    .get(&id.reference())
+                    .is_some()
+            };
             let summary = self.memories.sum_up(is_there);
-            let now = self.clock.now();
-            let (in_flight, failed) = self.flights.count(now);
+            let now = self.judge.clock.now();
+            let (in_flight, failed) = self.judge.flights.count(now);
             let staleness = WorkloadKind::ALL.map(|kind| {
                 let oldest = summary.oldest.get(&kind);
                 let seconds =
@@ -231,25 +197,12 @@ impl Rotations {
         action
     }
 
-    fn opt_in(&self, workload: &Workload) -> OptIn {
-        let namespace = ObjectRef::new(&workload.namespace().unwrap_or_default());
-        let namespace = self.namespaces.get(&namespace);
-        let default = namespace
-            .as_ref()
-            .and_then(|namespace| namespace.annotations().get(ROTATE));
-        let context = Context {
-            namespace: default.map(String::as_str),
-            compatibility: self.compatibility,
-        };
-        OptIn::of(workload, context)
-    }
-
     async fn look_after(&self, workload: &Workload) -> Result<Action, kube::Error> {
         let id = Id::of(workload);
-        let opt_in = self.opt_in(workload);
+        let opt_in = self.judge.opt_in(workload);
         if opt_in == OptIn::No || workload.metadata.deletion_timestamp.is_some() {
             self.memories.forget(&id);
-            self.flights.waits_no_more(&id);
+            self.judge.flights.waits_no_more(&id);
             return Ok(Action::await_change());
         }
         let mut memory = self.memories.of(&id, workload.metadata.uid.as_deref());
@@ -270,29 +223,21 @@ impl Rotations {
             metrics: &self.metrics,
             workload,
         };
-        let wanted = opt_in.wanted(&workload.references);
-        let references = self.sources.resolve(&id.namespace, wanted);
-        let all = self.sources.contents(&id.namespace, &references).await?;
+        let references = self.judge.references(id, workload, opt_in);
+        let all = self
+            .judge
+            .sources
+            .contents(&id.namespace, &references)
+            .await?;
         let idle = self
             .warn_of_typos(telling, opt_in, &references, &all, memory)
             .await
             .map_or_else(Action::await_change, Action::requeue);
-        let policy_name = workload.annotation(ROTATION_POLICY).map(str::to_owned);
-        let (policy, obstacle) = self.policies.of(&id.namespace, &policy_name);
-        let looked_at = looked_at(workload, references, policy.on);
-        let case = Case {
-            id: id.clone(),
-            workload,
-            contents: contents_in_use(&looked_at.references, &all),
-            looked_at,
-            policy_name,
-            policy,
-            obstacle,
-        };
+        let case = self.judge.case(id.clone(), workload, references, &all);
         telling
-            .follow_rollout(case.rotated(), self.clock.now(), memory)
+            .follow_rollout(case.rotated(), self.judge.clock.now(), memory)
             .await;
-        let (decision, now) = self.decision(&case, memory).await?;
+        let (decision, now) = self.judge.decision(&case, memory).await?;
         let pending = |held, reason| {
             let changed = case.suspects().into_values().map(|it| it.record.changed);
             let since = changed.min().unwrap_or(now);
@@ -309,7 +254,7 @@ impl Rotations {
                 Ok(idle)
             }
             Decision::Record(baseline) => {
-                apply::record(&self.client, workload, &baseline).await?;
+                apply::record(&self.judge.client, workload, &baseline).await?;
                 tracing::info!("baseline recorded");
                 memory.is_done();
                 Ok(idle)
@@ -327,12 +272,16 @@ impl Rotations {
                 Ok(Action::requeue(pause))
             }
             Decision::Rotate(rotation) => {
-                let written =
-                    apply::rotate(&self.client, workload, &rotation.baseline, &self.digest_key);
+                let written = apply::rotate(
+                    &self.judge.client,
+                    workload,
+                    &rotation.baseline,
+                    &self.digest_key,
+                );
                 if let Err(error) = written.await {
                     // Of an error that is no answer nobody knows whether the API server took it.
                     if matches!(&error, kube::Error::Api(status) if status.code < 500) {
-                        self.flights.refused(id, now);
+                        self.judge.flights.refused(id, now);
                     }
                     return Err(error);
                 }
@@ -343,131 +292,6 @@ impl Rotations {
                 Ok(idle)
             }
         }
-    }
-
-    /// Decides, and looks at what that needs looking at. Gives the time that it was decided by.
-    async fn decision(
-        &self,
-        case: &Case<'_>,
-        memory: &mut Memory,
-    ) -> Result<(Decision, Timestamp), kube::Error> {
-        let version = case.workload.metadata.resource_version.as_deref();
-        let suspects = case.suspects();
-        let mirrors = self.mirrors(&case.id.namespace, &case.looked_at.references);
-        let mut pods = memory.pods(version, &suspects);
-        loop {
-            let now = self.clock.now();
-            let canaries = self.canaries(case, &suspects, now);
-            let (name, contents) = (&case.policy_name, &case.contents);
-            let decided = self
-                .flights
-                .consider(&case.id, name, &suspects, now, |others| {
-                    let around = Surroundings {
-                        contents,
-                        pods: pods.as_deref(),
-                        mirrors: &mirrors,
-                        policy: &case.policy,
-                        obstacle: case.obstacle.as_ref(),
-                        others: &Others { canaries, ..others },
-                    };
-                    decide(&case.looked_at, &around, now)
-                });
-            match &decided {
-                Decision::Look => {
-                    let looked: Pods = super::pods::look(&self.client, case.workload).await?;
-                    let looked = Arc::new(looked);
-                    memory.look(version, &suspects, Arc::clone(&looked));
-                    pods = Some(looked);
-                }
-                Decision::Wait(Wait {
-                    reason: Reason::Examination { workload },
-                    ..
-                }) if self.examine(workload, now).await? => {}
-                _ => {
-                    if matches!(&decided, Decision::Wait(wait) if wait.reason == Reason::Settling) {
-                        // Containers may yet start.
-                        memory.looked = None;
-                    }
-                    return Ok((decided, now));
-                }
-            }
-        }
-    }
-
-    /// Looks at a rollout of which others wait to hear. Whether there is something to hear.
-    async fn examine(&self, id: &Id, now: Timestamp) -> Result<bool, kube::Error> {
-        let Some(rotated) = self.flights.examine(id, now) else {
-            return Ok(false);
-        };
-        let found = match self.workloads.of(id.kind).get(&id.reference()) {
-            None => Ok(None),
-            Some(workload) => super::pods::look(&self.client, &workload)
-                .await
-                .map(|pods| pods.trouble_since(rotated).map(str::to_owned)),
-        };
-        let now = self.clock.now();
-        self.flights.examined(id, rotated, found, now)?;
-        Ok(true)
-    }
-
-    /// The canaries that a workload which is none waits for.
-    fn canaries(
-        &self,
-        case: &Case<'_>,
-        suspects: &BTreeMap<&SourceKey, &Content>,
-        now: Timestamp,
-    ) -> Vec<gate::Canary> {
-        let Some(canary) = &case.policy.canary else {
-            return Vec::new();
-        };
-        if canary.includes(case.workload.labels()) {
-            return Vec::new();
-        }
-        let sources: BTreeSet<_> = suspects.keys().map(|key| &key.source).collect();
-        let others: BTreeSet<Id> = sources
-            .into_iter()
-            .flat_map(|source| self.workloads.using(&case.id.namespace, source))
-            .map(|reference| Id::from(&reference))
-            .collect();
-        others
-            .into_iter()
-            .filter_map(|id| {
-                let other = self.workloads.of(id.kind).get(&id.reference())?;
-                let policy = other.annotation(ROTATION_POLICY).map(str::to_owned);
-                let is_canary = policy == case.policy_name
-                    && self.opt_in(&other) != OptIn::No
-                    && canary.includes(other.labels());
-                let baseline = other.annotation(BASELINE).and_then(Baseline::parse)?;
-                let candidate = Candidate {
-                    workload: &id.to_string(),
-                    keys: &baseline.keys,
-                    rotated: baseline.rotated,
-                    is_rolling: matches!(
-                        other.rollout,
-                        Rollout::UnderWay | Rollout::UnderWayForEver
-                    ),
-                };
-                candidate
-                    .holds_up(suspects, canary.soak, now)
-                    .filter(|_| is_canary)
-            })
-            .collect()
-    }
-
-    fn mirrors(&self, namespace: &str, references: &BTreeSet<Reference>) -> Vec<MirrorState> {
-        self.activity
-            .of(namespace, |target| {
-                references
-                    .iter()
-                    .any(|reference| reference.source.name == target)
-            })
-            .into_iter()
-            .map(|(name, state)| MirrorState {
-                name,
-                in_flight: state.in_flight,
-                failing_since: state.failing_since,
-            })
-            .collect()
     }
 
     /// Tells names in the annotation that nothing goes by. Gives how soon it may have more to tell.
@@ -482,12 +306,15 @@ impl Rotations {
         let workload = telling.workload;
         let namespace = workload.namespace().unwrap_or_default();
         let named = references.iter().map(|reference| &reference.source);
-        let there = self.sources.are_there(&namespace, contents.keys(), named);
-        let mut typos = opt_in.typos(&workload.references, &there, self.sources.filler());
+        let there = self
+            .judge
+            .sources
+            .are_there(&namespace, contents.keys(), named);
+        let mut typos = opt_in.typos(&workload.references, &there, self.judge.sources.filler());
         // What is installed together comes one after the other.
         let grace = workload
             .creation_timestamp()
-            .map(|created| self.clock.now().duration_since(created.0))
+            .map(|created| self.judge.clock.now().duration_since(created.0))
             .and_then(|age| Duration::try_from(INSTALLATION.saturating_sub(age)).ok())
             .filter(|grace| !grace.is_zero() && !typos.is_empty());
         if grace.is_some() {
@@ -500,27 +327,6 @@ impl Rotations {
             telling.nothing_to_rotate(note).await;
         }
         grace
-    }
-}
-
-/// What is decided on.
-fn looked_at(
-    workload: &Workload,
-    mut references: BTreeSet<Reference>,
-    on: Uses,
-) -> decide::Workload {
-    references.retain(|reference| match reference.via {
-        // Files of a subPath stay as they were when the container started, as variables do.
-        Via::Environment | Via::SubPath => on.env,
-        Via::Volume => on.volume,
-        // Asked for by name.
-        Via::ImagePull | Via::Named => true,
-    });
-    decide::Workload {
-        references,
-        baseline: workload.annotation(BASELINE).and_then(Baseline::parse),
-        paused: workload.paused,
-        rollout: workload.rollout,
     }
 }
 

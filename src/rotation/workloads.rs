@@ -1,6 +1,6 @@
 //! The workloads of all kinds, as the caches have them.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use kube::runtime::reflector::store::{Writer, WriterDropped};
@@ -10,7 +10,7 @@ use super::opt_in::{Context, OptIn};
 use super::policy::ROTATION_POLICY;
 use super::reference::Source;
 use super::workload::{Workload, WorkloadKind};
-use crate::watch::{Change, Index, new_store_of};
+use crate::watch::{Change, Index, fill, new_store_of};
 
 /// All workloads. Clones share them.
 #[derive(Clone)]
@@ -38,6 +38,21 @@ impl Workloads {
             }
         });
         (Self { kinds }, writers)
+    }
+
+    /// These, and none more.
+    pub fn listed(listed: Vec<Workload>) -> Self {
+        let (workloads, writers) = Self::new();
+        let mut by_kind: BTreeMap<WorkloadKind, Vec<Workload>> = BTreeMap::new();
+        for workload in listed {
+            by_kind.entry(workload.kind).or_default().push(workload);
+        }
+        for (kind, mut writer) in writers {
+            fill(&mut writer, by_kind.remove(&kind).unwrap_or_default());
+            let listed = workloads.of(kind).state();
+            workloads.follow(kind, &Change::Listed(&listed));
+        }
+        workloads
     }
 
     /// Those of one kind.

@@ -95,6 +95,30 @@ where
     (writer.as_reader(), writer)
 }
 
+/// A store of these objects, that nothing fills any further.
+pub fn filled<K>(objects: Vec<K>) -> Store<K>
+where
+    K: Lookup + Clone + 'static,
+    K::DynamicType: Default + Eq + Hash + Clone,
+{
+    let (store, mut writer) = new_store();
+    fill(&mut writer, objects);
+    store
+}
+
+/// Puts these objects in the place of all that is there.
+pub fn fill<K>(writer: &mut Writer<K>, objects: Vec<K>)
+where
+    K: Lookup + Clone + 'static,
+    K::DynamicType: Eq + Hash + Clone,
+{
+    writer.apply_watcher_event(&Event::Init);
+    for object in objects {
+        writer.apply_watcher_event(&Event::InitApply(object));
+    }
+    writer.apply_watcher_event(&Event::InitDone);
+}
+
 /// Name of an object in the terms of the store.
 pub fn reference<K>(namespace: &str, name: &str) -> ObjectRef<K>
 where

@@ -250,7 +250,7 @@ image: {digest: md5}
 ";
     let sentences = [
         "additional properties 'unknown' not allowed",
-        "at '/vaults/contoso/objects/0/kind': value must be 'secret'",
+        "at '/vaults/contoso/objects/0/kind': value must be one of 'secret', 'certificate', 'key'",
         "at '/identity/type': value must be one of 'auto'",
         "'workloadIdentity'",
         "'json', 'text'",

@@ -233,7 +233,7 @@ fn every_subcommand_and_flag_has_its_row() {
             let Some(long) = argument.get_long().filter(|long| *long != "help") else {
                 continue;
             };
-            let row = between(section, &format!("\n| `--{long}` |"), "\n").next();
+            let row = between(section, &format!("\n| `--{long}`"), "\n").next();
             let mut words: Vec<String> = Vec::new();
             if argument.get_action().takes_values() {
                 let defaults = argument.get_default_values().iter();

@@ -31,6 +31,7 @@ mod runner_releases;
 mod runner_values;
 mod runners;
 mod schema;
+mod status;
 mod storms;
 mod surveying;
 mod unmirrored;

@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use k8s_openapi::api::apps::v1::Deployment;
+use kube::ResourceExt;
 use kube::api::Api;
 use serde_json::{Value, json};
 
 use crate::alone::alone;
-use crate::fixture::{KEYTIDE, QUICK, SOON};
+use crate::fixture::{KEYTIDE, QUICK, SOON, revision};
 use crate::testbed::eventually;
 use crate::testbed::system::System;
 
@@ -72,20 +73,16 @@ async fn with_watch_all_every_secret_and_config_map_counts_and_annotations_of_ot
         apply(deployment(name, annotations)).await;
     }
     let deployments: Api<Deployment> = Api::namespaced(testbed.client().await, &namespace);
-    // Baseline and number of changes of the spec.
+    // Baseline and number of templates.
     let state = async |name: &str| {
         let found = deployments.get(name).await.expect("a Deployment");
-        let annotations = found.metadata.annotations.unwrap_or_default();
-        let baseline = annotations.get("keytide.dev/baseline").cloned();
-        (
-            baseline.unwrap_or_default(),
-            found.metadata.generation.unwrap_or_default(),
-        )
+        let baseline = found.annotations().get("keytide.dev/baseline").cloned();
+        (baseline.unwrap_or_default(), revision(&found))
     };
-    let is_at = async |name: &str, generation: i64, keys: &[&str]| {
-        eventually(SOON, &format!("{name} is at {generation}"), async || {
+    let is_at = async |name: &str, templates: &str, keys: &[&str]| {
+        eventually(SOON, &format!("{name} is at {templates}"), async || {
             let (baseline, found) = state(name).await;
-            if found == generation && keys.iter().all(|key| baseline.contains(key)) {
+            if found == templates && keys.iter().all(|key| baseline.contains(key)) {
                 Ok(())
             } else {
                 Err(format!("{found} with {baseline}"))
@@ -95,14 +92,14 @@ async fn with_watch_all_every_secret_and_config_map_counts_and_annotations_of_ot
     };
     let both = [r#""s/k""#, r#""configmap/c/k""#];
     for name in ["own", "reloader", "wave"] {
-        is_at(name, 1, &both).await;
+        is_at(name, "1", &both).await;
     }
-    is_at("secrets", 1, &both[..1]).await;
-    is_at("config-maps", 1, &both[1..]).await;
+    is_at("secrets", "1", &both[..1]).await;
+    is_at("config-maps", "1", &both[1..]).await;
 
     apply(secret("canary-of-a-secret-2")).await;
     for name in ["own", "reloader", "secrets", "wave"] {
-        is_at(name, 2, &[]).await;
+        is_at(name, "2", &[]).await;
     }
     // Written, and the same: no reason.
     let label = [
@@ -114,12 +111,12 @@ async fn with_watch_all_every_secret_and_config_map_counts_and_annotations_of_ot
     ];
     testbed.kubectl(&label).await.ok();
     apply(config_map("two")).await;
-    is_at("config-maps", 2, &[]).await;
+    is_at("config-maps", "2", &[]).await;
     for name in ["own", "reloader", "wave"] {
-        is_at(name, 3, &[]).await;
+        is_at(name, "3", &[]).await;
     }
-    assert_eq!(state("secrets").await.1, 2);
-    assert_eq!(state("bystander").await, (String::new(), 1));
+    assert_eq!(state("secrets").await.1, "2");
+    assert_eq!(state("bystander").await, (String::new(), "1".to_owned()));
 
     drop(daemon);
     let log = std::fs::read_to_string(&log).expect("a log");

@@ -11,7 +11,7 @@ use kube::runtime::watcher::{self, Config, Event, watcher};
 use kube::{Api, Client};
 
 use super::warn_of;
-use crate::watch::{Change, follow, keep};
+use crate::watch::{Change, fill, follow, keep};
 
 /// How often a kind that is not served is looked for.
 const DISCOVERY_PAUSE: Duration = Duration::from_secs(30);
@@ -30,8 +30,7 @@ pub async fn watch_where_served<K>(
 {
     loop {
         // None, so that nobody waits for them.
-        writer.apply_watcher_event(&Event::Init);
-        writer.apply_watcher_event(&Event::InitDone);
+        fill(&mut writer, Vec::new());
         changed(Change::Listed(&[]));
         until_served(&client, &kind).await;
         tracing::info!(kind = name, "the kind is served, and watched from now on");

@@ -1,0 +1,274 @@
+//! Looks at what surrounds a workload, and decides: the part of the controller that changes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::core::PartialObjectMeta;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Client, ResourceExt};
+
+use super::baseline::{BASELINE, Baseline};
+use super::decide::{
+    self, Content, Decision, Hold, MirrorState, Reason, Surroundings, Wait, contents_in_use,
+    decide, suspects,
+};
+use super::flight::{Flights, Id, PolicyName};
+use super::gate::{self, Candidate, Others};
+use super::memory::Memory;
+use super::opt_in::{Context, OptIn, ROTATE};
+use super::pods;
+use super::policies::Policies;
+use super::policy::{Policy, ROTATION_POLICY, Uses};
+use super::reference::{Reference, SourceKey, Via};
+use super::rollout::Rollout;
+use super::sources::Sources;
+use super::standing::Standing;
+use super::workload::Workload;
+use super::workloads::Workloads;
+use crate::clock::ServerClock;
+use crate::mirror::Activity;
+
+/// What there is to look at.
+pub struct Judge {
+    pub client: Client,
+    pub clock: ServerClock,
+    pub policies: Arc<Policies>,
+    pub workloads: Workloads,
+    pub flights: Flights,
+    pub sources: Sources,
+    pub namespaces: Store<PartialObjectMeta<Namespace>>,
+    /// Whether annotations of Reloader and wave opt in too.
+    pub compatibility: bool,
+    pub activity: Activity,
+}
+
+/// What a decision is about.
+pub struct Case<'a> {
+    pub id: Id,
+    workload: &'a Workload,
+    looked_at: decide::Workload,
+    pub contents: BTreeMap<SourceKey, Content>,
+    policy_name: PolicyName,
+    policy: Policy,
+    obstacle: Option<Hold>,
+}
+
+impl Case<'_> {
+    pub fn suspects(&self) -> BTreeMap<&SourceKey, &Content> {
+        suspects(&self.looked_at, &self.contents)
+    }
+
+    pub fn rotated(&self) -> Option<Timestamp> {
+        self.looked_at.baseline.as_ref().and_then(|it| it.rotated)
+    }
+}
+
+impl Judge {
+    /// How a workload stands; none if it did not opt in.
+    ///
+    /// # Errors
+    ///
+    /// Its Pods, or what it uses, can't be read.
+    pub async fn standing(&self, workload: &Workload) -> Result<Option<Standing>, kube::Error> {
+        let opt_in = self.opt_in(workload);
+        if opt_in == OptIn::No || workload.metadata.deletion_timestamp.is_some() {
+            return Ok(None);
+        }
+        let id = Id::of(workload);
+        let references = self.references(&id, workload, &opt_in);
+        let contents = self.sources.contents(&id.namespace, &references).await?;
+        let case = self.case(id, workload, references, &contents);
+        let (decision, _) = self.decision(&case, &mut Memory::default()).await?;
+        Ok(Some(Standing::of(workload, &decision)))
+    }
+
+    /// What a workload is rolled for.
+    pub fn references(&self, id: &Id, workload: &Workload, opt_in: &OptIn) -> BTreeSet<Reference> {
+        let wanted = opt_in.wanted(&workload.references);
+        self.sources.resolve(&id.namespace, wanted)
+    }
+
+    /// What is to be decided, given the content of what it refers to.
+    pub fn case<'a>(
+        &self,
+        id: Id,
+        workload: &'a Workload,
+        references: BTreeSet<Reference>,
+        contents: &BTreeMap<SourceKey, Content>,
+    ) -> Case<'a> {
+        let policy_name = workload.annotation(ROTATION_POLICY).map(str::to_owned);
+        let (policy, obstacle) = self.policies.of(&id.namespace, &policy_name);
+        let looked_at = looked_at(workload, references, policy.on);
+        Case {
+            contents: contents_in_use(&looked_at.references, contents),
+            id,
+            workload,
+            looked_at,
+            policy_name,
+            policy,
+            obstacle,
+        }
+    }
+
+    /// Whether a workload wants to be rolled.
+    pub fn opt_in(&self, workload: &Workload) -> OptIn {
+        let namespace = ObjectRef::new(&workload.namespace().unwrap_or_default());
+        let namespace = self.namespaces.get(&namespace);
+        let default = namespace
+            .as_ref()
+            .and_then(|namespace| namespace.annotations().get(ROTATE));
+        let context = Context {
+            namespace: default.map(String::as_str),
+            compatibility: self.compatibility,
+        };
+        OptIn::of(workload, context)
+    }
+
+    /// Decides, and looks at what that needs looking at. Gives the time that it was decided by.
+    pub async fn decision(
+        &self,
+        case: &Case<'_>,
+        memory: &mut Memory,
+    ) -> Result<(Decision, Timestamp), kube::Error> {
+        let version = case.workload.metadata.resource_version.as_deref();
+        let suspects = case.suspects();
+        let mirrors = self.mirrors(&case.id.namespace, &case.looked_at.references);
+        let mut looked_at = memory.pods(version, &suspects);
+        loop {
+            let now = self.clock.now();
+            let canaries = self.canaries(case, &suspects, now);
+            let (name, contents) = (&case.policy_name, &case.contents);
+            let decided = self
+                .flights
+                .consider(&case.id, name, &suspects, now, |others| {
+                    let around = Surroundings {
+                        contents,
+                        pods: looked_at.as_deref(),
+                        mirrors: &mirrors,
+                        policy: &case.policy,
+                        obstacle: case.obstacle.as_ref(),
+                        others: &Others { canaries, ..others },
+                    };
+                    decide(&case.looked_at, &around, now)
+                });
+            match &decided {
+                Decision::Look => {
+                    let looked = pods::look(&self.client, case.workload).await?;
+                    let looked = Arc::new(looked);
+                    memory.look(version, &suspects, Arc::clone(&looked));
+                    looked_at = Some(looked);
+                }
+                Decision::Wait(Wait {
+                    reason: Reason::Examination { workload },
+                    ..
+                }) if self.examine(workload, now).await? => {}
+                _ => {
+                    if matches!(&decided, Decision::Wait(wait) if wait.reason == Reason::Settling) {
+                        // Containers may yet start.
+                        memory.looked = None;
+                    }
+                    return Ok((decided, now));
+                }
+            }
+        }
+    }
+
+    /// Looks at a rollout of which others wait to hear. Whether there is something to hear.
+    async fn examine(&self, id: &Id, now: Timestamp) -> Result<bool, kube::Error> {
+        let Some(rotated) = self.flights.examine(id, now) else {
+            return Ok(false);
+        };
+        let found = match self.workloads.of(id.kind).get(&id.reference()) {
+            None => Ok(None),
+            Some(workload) => pods::look(&self.client, &workload)
+                .await
+                .map(|pods| pods.trouble_since(rotated).map(str::to_owned)),
+        };
+        let now = self.clock.now();
+        self.flights.examined(id, rotated, found, now)?;
+        Ok(true)
+    }
+
+    /// The canaries that a workload which is none waits for.
+    fn canaries(
+        &self,
+        case: &Case<'_>,
+        suspects: &BTreeMap<&SourceKey, &Content>,
+        now: Timestamp,
+    ) -> Vec<gate::Canary> {
+        let Some(canary) = &case.policy.canary else {
+            return Vec::new();
+        };
+        if canary.includes(case.workload.labels()) {
+            return Vec::new();
+        }
+        let sources: BTreeSet<_> = suspects.keys().map(|key| &key.source).collect();
+        let others: BTreeSet<Id> = sources
+            .into_iter()
+            .flat_map(|source| self.workloads.using(&case.id.namespace, source))
+            .map(|reference| Id::from(&reference))
+            .collect();
+        others
+            .into_iter()
+            .filter_map(|id| {
+                let other = self.workloads.of(id.kind).get(&id.reference())?;
+                let policy = other.annotation(ROTATION_POLICY).map(str::to_owned);
+                let is_canary = policy == case.policy_name
+                    && self.opt_in(&other) != OptIn::No
+                    && canary.includes(other.labels());
+                let baseline = other.annotation(BASELINE).and_then(Baseline::parse)?;
+                let candidate = Candidate {
+                    workload: &id.to_string(),
+                    keys: &baseline.keys,
+                    rotated: baseline.rotated,
+                    is_rolling: matches!(
+                        other.rollout,
+                        Rollout::UnderWay | Rollout::UnderWayForEver
+                    ),
+                };
+                candidate
+                    .holds_up(suspects, canary.soak, now)
+                    .filter(|_| is_canary)
+            })
+            .collect()
+    }
+
+    fn mirrors(&self, namespace: &str, references: &BTreeSet<Reference>) -> Vec<MirrorState> {
+        self.activity
+            .of(namespace, |target| {
+                references
+                    .iter()
+                    .any(|reference| reference.source.name == target)
+            })
+            .into_iter()
+            .map(|(name, state)| MirrorState {
+                name,
+                in_flight: state.in_flight,
+                failing_since: state.failing_since,
+            })
+            .collect()
+    }
+}
+
+/// What is decided on.
+fn looked_at(
+    workload: &Workload,
+    mut references: BTreeSet<Reference>,
+    on: Uses,
+) -> decide::Workload {
+    references.retain(|reference| match reference.via {
+        // Files of a subPath stay as they were when the container started, as variables do.
+        Via::Environment | Via::SubPath => on.env,
+        Via::Volume => on.volume,
+        // Asked for by name.
+        Via::ImagePull | Via::Named => true,
+    });
+    decide::Workload {
+        references,
+        baseline: workload.annotation(BASELINE).and_then(Baseline::parse),
+        paused: workload.paused,
+        rollout: workload.rollout,
+    }
+}
