@@ -3,6 +3,7 @@
 mod crd;
 #[cfg(feature = "dev-vault")]
 mod dev_vault;
+mod migrate;
 mod run;
 
 use std::process::ExitCode;
@@ -47,6 +48,8 @@ enum Command {
     Run(Box<run::Run>),
     /// Print the CustomResourceDefinitions, or apply them
     Crd(crd::Crd),
+    /// Print the mirrors and grants that take the place of akv2k8s, External Secrets or the CSI driver
+    Migrate(migrate::Migrate),
     /// Serve a Key Vault, Entra and IMDS double on loopback, for tests and demos
     #[cfg(feature = "dev-vault")]
     DevVault(dev_vault::DevVault),
@@ -58,6 +61,7 @@ impl Cli {
         let result = match self.command {
             Command::Run(command) => command.execute(),
             Command::Crd(command) => command.execute(),
+            Command::Migrate(command) => command.execute(),
             #[cfg(feature = "dev-vault")]
             Command::DevVault(command) => command.execute(),
         };

@@ -18,6 +18,7 @@ mod hinting;
 mod identities;
 mod leading;
 mod leaks;
+mod migrating;
 mod mirroring;
 mod processes;
 mod regressions;
