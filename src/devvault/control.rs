@@ -10,6 +10,7 @@
 //! | `PUT /control/vaults/{vault}/clock` | `{aheadSeconds}` | 204 |
 //! | `PUT /control/vaults/{vault}/faults` | a list of faults; `{vault}` may be `entra` or `imds` | 204 |
 //! | `DELETE /control/vaults/{vault}/faults` | | 204 |
+//! | `PUT /control/forwards/{host}` | `{address}`: where tunnels to this host lead | 204 |
 //! | `PUT /control/tokens` | `{lifetimeSeconds}` | 204 |
 //! | `POST /control/tokens/expire` | | 204 |
 //! | `GET /control/requests`, `DELETE /control/requests` | | counts; 204 |
@@ -17,6 +18,7 @@
 //!
 //! Errors are `{"error": "…"}`. No token is asked for: whoever reaches loopback may do all this.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::body::Bytes;
@@ -54,6 +56,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
             "/control/vaults/{vault}/faults",
             put(set_faults).delete(clear_faults),
         )
+        .route("/control/forwards/{host}", put(forward))
         .route("/control/tokens", put(set_token_lifetime))
         .route("/control/tokens/expire", post(expire_tokens))
         .route("/control/requests", get(requests).delete(reset_requests))
@@ -199,6 +202,18 @@ async fn set_faults(State(shared): Control, Path(vault): Path<String>, body: Byt
 
 async fn clear_faults(State(shared): Control, Path(vault): Path<String>) -> Done {
     shared.world().set_faults(&vault, Vec::new())?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ForwardBody {
+    address: SocketAddr,
+}
+
+async fn forward(State(shared): Control, Path(host): Path<String>, body: Bytes) -> Done {
+    let body: ForwardBody = read(&body)?;
+    shared.world().forward(&host, body.address);
     Ok(StatusCode::NO_CONTENT)
 }
 

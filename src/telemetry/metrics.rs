@@ -63,9 +63,8 @@ impl From<&Account> for AccountLabels {
     }
 }
 
-/// How mirrors are doing, by namespace and name: two metrics in one map, because there is an entry for every mirror.
-#[derive(Clone, Debug, Default)]
-struct MirrorStates(Arc<Mutex<BTreeMap<(String, String), MirrorState>>>);
+/// How mirrors are doing, by namespace and name: one map for two metrics, because there is an entry for every mirror.
+type MirrorStates = Arc<Mutex<BTreeMap<(String, String), MirrorState>>>;
 
 #[derive(Clone, Copy, Debug)]
 struct MirrorState {
@@ -73,37 +72,28 @@ struct MirrorState {
     outside_validity: bool,
 }
 
-impl MirrorStates {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<(String, String), MirrorState>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// A gauge that is 1 for each mirror of which something holds, else 0.
+#[derive(Debug)]
+struct MirrorGauge {
+    name: &'static str,
+    help: &'static str,
+    holds: fn(&MirrorState) -> bool,
+    states: MirrorStates,
 }
 
-impl Collector for MirrorStates {
+impl Collector for MirrorGauge {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let states = self.lock();
-        let mut encode = |name, help, holds: fn(&MirrorState) -> bool| {
-            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            for ((namespace, mirror), state) in &*states {
-                let labels = [
-                    ("namespace", namespace.as_str()),
-                    ("mirror", mirror.as_str()),
-                ];
-                let gauge = ConstGauge::new(i64::from(holds(state)));
-                gauge.encode(metric.encode_family(&labels)?)?;
-            }
-            Ok(())
-        };
-        encode(
-            "mirror_ready",
-            "Whether the target has what the vault has.",
-            |state| state.ready,
-        )?;
-        encode(
-            "mirror_outside_validity",
-            "Whether an expired or not yet valid object is mirrored.",
-            |state| state.outside_validity,
-        )
+        let kind = MetricType::Gauge;
+        let mut metric = encoder.encode_descriptor(self.name, self.help, None, kind)?;
+        for ((namespace, mirror), state) in &*lock(&self.states) {
+            let labels = [
+                ("namespace", namespace.as_str()),
+                ("mirror", mirror.as_str()),
+            ];
+            let gauge = ConstGauge::new(i64::from((self.holds)(state)));
+            gauge.encode(metric.encode_family(&labels)?)?;
+        }
+        Ok(())
     }
 }
 
@@ -160,7 +150,7 @@ impl Default for Metrics {
 
 impl Metrics {
     fn register(&self) {
-        let mut registry = self.registry();
+        let mut registry = lock(&self.registry);
         registry.register("leader", "Whether this daemon leads", self.leader.clone());
         registry.register(
             "vault_requests",
@@ -210,7 +200,18 @@ impl Metrics {
             self.reconciles.clone(),
         );
         registry.register("target_writes", "Writes of targets", self.writes.clone());
-        registry.register_collector(Box::new(self.mirrors.clone()));
+        registry.register_collector(Box::new(MirrorGauge {
+            name: "mirror_ready",
+            help: "Whether the target has what the vault has.",
+            holds: |state| state.ready,
+            states: Arc::clone(&self.mirrors),
+        }));
+        registry.register_collector(Box::new(MirrorGauge {
+            name: "mirror_outside_validity",
+            help: "Whether an expired or not yet valid object is mirrored.",
+            holds: |state| state.outside_validity,
+            states: Arc::clone(&self.mirrors),
+        }));
         registry.register("rotations", "Workloads rolled", self.rotations.clone());
         registry.register_with_unit(
             "rotation_until_template",
@@ -315,13 +316,13 @@ impl Metrics {
             outside_validity,
         };
         let name = (namespace.to_owned(), mirror.to_owned());
-        self.mirrors.lock().insert(name, state);
+        lock(&self.mirrors).insert(name, state);
     }
 
     /// A mirror is gone, and so are its metrics.
     pub fn mirror_gone(&self, namespace: &str, mirror: &str) {
         let name = (namespace.to_owned(), mirror.to_owned());
-        self.mirrors.lock().remove(&name);
+        lock(&self.mirrors).remove(&name);
     }
 
     /// A workload was rolled, so many seconds after the vault's update (where that is known).
@@ -345,13 +346,14 @@ impl Metrics {
     pub fn encode(&self) -> String {
         let mut text = String::new();
         // Writing to a String can't fail.
-        let _ = encode(&mut text, &self.registry());
+        let _ = encode(&mut text, &lock(&self.registry));
         text
     }
+}
 
-    fn registry(&self) -> MutexGuard<'_, Registry> {
-        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// A panic elsewhere leaves these whole, so their poison means nothing.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -53,6 +53,7 @@ pub fn bars(findings: &[Finding], minutes: f64) -> Vec<Bar> {
         found.requests_in_steady_state(),
         found.gets_of_a_shared_object(),
         found.latency_at_10_000(),
+        found.latency_with_hints(),
         found.rate_of_cold_start(),
         found.writes_of_cold_start(),
         found.idle_memory(),
@@ -160,6 +161,15 @@ impl<'a> Found<'a> {
             bound,
             found,
         )
+    }
+
+    fn latency_with_hints(&self) -> Bar {
+        let found = self.first(|finding| match finding {
+            Finding::Hinted { setting, latency } if setting.objects == 10_000 => Some(latency),
+            _ => None,
+        });
+        let found = found.map(|latency| (format!("{:.2} s", latency.p99), latency.p99 < 2.0));
+        Bar::new("The same with hints", "below 2 s", found)
     }
 
     fn rate_of_cold_start(&self) -> Bar {

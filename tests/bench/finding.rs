@@ -41,6 +41,11 @@ pub enum Finding {
         share: f64,
         latency: Latency,
     },
+    /// With a hint of each change.
+    Hinted {
+        setting: Setting,
+        latency: Latency,
+    },
     /// From the daemon's start to the end of its first interval.
     Restart {
         setting: Setting,

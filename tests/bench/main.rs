@@ -13,6 +13,7 @@ mod bare;
 mod bars;
 mod capacity;
 mod finding;
+mod hinted;
 mod idle;
 mod layout;
 mod machine;

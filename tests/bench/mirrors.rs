@@ -9,6 +9,7 @@ use super::Bench;
 use super::api_server::Asked;
 use super::bare;
 use super::finding::{Costs, Finding, Latency};
+use super::hinted::hinted;
 use super::layout::{Layout, fresh_content};
 use super::meter::Reading;
 use super::recorder::Recorder;
@@ -62,6 +63,12 @@ pub async fn run(
             Phase::Steady { intervals } => steady(&system, &daemon, intervals).await?,
             Phase::Changing { share, intervals } => {
                 changing(&system, &daemon, &sightings, share, intervals).await?
+            }
+            Phase::Hinted { share } => {
+                daemon.kill();
+                let latency;
+                (daemon, latency) = hinted(&system, &sightings, share).await?;
+                Finding::Hinted { setting, latency }
             }
             Phase::Restart => {
                 daemon.kill();
@@ -164,7 +171,7 @@ pub async fn settle(system: &System) -> Result<()> {
 
 /// Waits until the vaults have not been asked for a while after they were: a time of whole intervals from there has as many
 /// whole surveys.
-async fn between_surveys(system: &System) -> Result<()> {
+pub async fn between_surveys(system: &System) -> Result<()> {
     const QUIET: Duration = Duration::from_secs(1);
     const POLL: Duration = Duration::from_millis(200);
     let began = Instant::now();
@@ -190,6 +197,19 @@ pub async fn change(
     share: f64,
     intervals: u32,
 ) -> Result<Vec<Change>> {
+    let untold = async |_: &str, _: &str, _: &Change| Ok(());
+    change_and_tell(system, began, objects, share, intervals, untold).await
+}
+
+/// The same, and tells of each change, by vault and object.
+pub async fn change_and_tell(
+    system: &System,
+    began: Instant,
+    objects: &[(&str, &str)],
+    share: f64,
+    intervals: u32,
+    tell: impl AsyncFn(&str, &str, &Change) -> Result<()>,
+) -> Result<Vec<Change>> {
     /// Prime, and of no number of objects a divisor: each is met once before one is met again.
     const STRIDE: usize = 7_919;
     let count = (share * objects.len() as f64 * f64::from(intervals)).round() as usize;
@@ -199,7 +219,9 @@ pub async fn change(
         sleep_until(began + time.mul_f64(number as f64 / count as f64)).await;
         let (vault, object) = objects[number * STRIDE % objects.len()];
         let value = fresh_content(object);
-        changes.push(system.vault.set(vault, object, &value).await?);
+        let change = system.vault.set(vault, object, &value).await?;
+        tell(vault, object, &change).await?;
+        changes.push(change);
     }
     sleep_until(began + time).await;
     Ok(changes)

@@ -179,6 +179,10 @@ impl Report {
                     costs.survey,
                     latency,
                 )?,
+                Finding::Hinted { setting, latency } => {
+                    let what = "1 % in an interval, with hints";
+                    write_latency(page, what, setting, None, latency)?;
+                }
                 Finding::Throttled {
                     setting,
                     undisturbed,
@@ -295,11 +299,11 @@ const METHOD: &str = "\
 A real control plane, the dev vault in a process of its own and the daemon in the release profile, with the chart's
 ServiceAccount and its own defaults, share the machine; each row has a new one of each. Vault requests are counted by the dev
 vault and requests to the API server by the API server; CPU time and memory are the kernel's. A change counts from the moment
-before the dev vault is told of it until a watch of the Secrets' metadata shows it. The bare loop sends the writes of a cold
-start as the daemon does, Secrets by server-side apply and statuses by merge patch, 64 at a time, and does nothing else; it
-runs on the same API server before and after the cold start, as administrator, and its Secrets are
-watched as the daemon's are. A cold start lasts from the daemon's start to the last status. Resident memory is `VmRSS`, its
-peak `VmHWM`.
+before the dev vault is told of it until a watch of the Secrets' metadata shows it; hints are events that are put into a queue at
+Azurite as soon as the dev vault has the change. The bare loop sends the writes of a cold start as the daemon does, Secrets by
+server-side apply and statuses by merge patch, 64 at a time, and does nothing else; it runs on the same API server before and
+after the cold start, as administrator, and its Secrets are watched as the daemon's are. A cold start lasts from the daemon's
+start to the last status. Resident memory is `VmRSS`, its peak `VmHWM`.
 
 ";
 

@@ -35,6 +35,8 @@ pub enum Phase {
     Steady { intervals: u32 },
     /// This share of the objects changes in each of so many intervals, evenly spread over the time.
     Changing { share: f64, intervals: u32 },
+    /// The same in one interval, with another daemon that is told of each change by a hint.
+    Hinted { share: f64 },
     /// The daemon is killed and started again.
     Restart,
 }
@@ -139,12 +141,18 @@ impl Extent {
             };
             let steady = vec![Phase::Steady { intervals: 2 }];
             sizes.extend([
-                mirrors(one_vault, false, self.phases(many)),
+                mirrors(one_vault, false, self.phases_with_hints(many)),
                 mirrors(many_vaults, true, vec![]),
                 mirrors(without_latency, true, steady),
             ]);
         }
         sizes
+    }
+
+    fn phases_with_hints(self, intervals: u32) -> Vec<Phase> {
+        let mut phases = self.phases(intervals);
+        phases.push(Phase::Hinted { share: 0.01 });
+        phases
     }
 
     fn phases(self, intervals: u32) -> Vec<Phase> {

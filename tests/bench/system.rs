@@ -88,8 +88,18 @@ impl System {
         Ok(system)
     }
 
+    /// Folder for files that are gone with the system.
+    pub fn folder(&self, name: &str) -> PathBuf {
+        self.testbed.folder(name)
+    }
+
     /// Starts a daemon with the token of the chart's ServiceAccount and its own defaults.
     pub fn daemon(&self) -> Result<Daemon> {
+        self.daemon_with(&[], &[])
+    }
+
+    /// The same with more arguments and environment.
+    pub fn daemon_with(&self, more: &[&str], environment: &[(&str, &str)]) -> Result<Daemon> {
         let (proxy, ca, kubeconfig) = (
             self.vault.proxy(),
             self.vault.ca().display().to_string(),
@@ -99,14 +109,16 @@ impl System {
         if self.setting.survey == Survey::Never {
             arguments.push("--survey=never");
         }
-        let environment = [
+        arguments.extend(more);
+        let mut variables = vec![
             ("KUBECONFIG", kubeconfig.as_str()),
             ("HTTPS_PROXY", &proxy),
             ("HTTP_PROXY", &proxy),
             ("NO_PROXY", "127.0.0.1,localhost"),
         ];
+        variables.extend(environment);
         let log = self.testbed.log_file("keytide");
-        Daemon::start(&self.program, &arguments, &environment, &log)
+        Daemon::start(&self.program, &arguments, &variables, &log)
     }
 
     async fn create_namespaces(&self) -> Result<()> {

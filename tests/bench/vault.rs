@@ -156,6 +156,14 @@ impl Vault {
         self.set_faults(vault, faults).await
     }
 
+    /// Has tunnels to a host lead to an address.
+    pub async fn forward(&self, host: &str, address: SocketAddr) -> Result<()> {
+        let body = json!({"address": address.to_string()});
+        let path = format!("forwards/{host}");
+        self.control(Method::PUT, &path, Some(body)).await?;
+        Ok(())
+    }
+
     async fn set_faults(&self, vault: &str, faults: Value) -> Result<()> {
         let path = format!("vaults/{vault}/faults");
         self.control(Method::PUT, &path, Some(faults)).await?;

@@ -2,27 +2,25 @@
 //!
 //! The daemon goes the way that it goes in Azure: a token from IMDS, the queue's real name, and Azurite behind it.
 
-use std::sync::Arc;
-
-use azure_core::credentials::TokenCredential;
-use azure_core::http::{ClientOptions, Transport};
-use azure_identity::{ManagedIdentityCredential, ManagedIdentityCredentialOptions};
+use azure_storage_queue::QueueClient;
 use azure_storage_queue::models::{
     QueueClientGetPropertiesResultHeaders, QueueClientReceiveMessagesOptions,
-    QueueClientSendMessageOptions, QueueMessage,
 };
-use azure_storage_queue::{QueueClient, QueueClientOptions};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use jiff::Timestamp;
 use keytide::devvault::{Fault, Operation};
 use serde_json::{Value, json};
 use tokio::sync::RwLockWriteGuard;
 
 use crate::fixture::{Fixture, QUICK, SOON};
-use crate::testbed::azurite::{Azurite, HOST};
+use crate::testbed::azurite::{self, Azurite, HOST, encoded, event};
 use crate::testbed::daemon::Daemon;
 use crate::testbed::eventually;
+
+/// Puts a message into the queue, where nobody sees it for so many seconds.
+async fn send(queue: &QueueClient, text: &str, hidden: i32) {
+    azurite::send(queue, text, hidden).await.expect("sent");
+}
 
 /// A version that no object has.
 const NO_VERSION: &str = "00000000000000000000000000000000";
@@ -60,7 +58,8 @@ impl<'a> Hinting<'a> {
             .expect("Azurite");
         fixture.azure().forward(HOST, azurite.address);
         let url = format!("https://{HOST}/{}", testbed.unique("hints"));
-        let queue = queue(fixture, &azurite, &url);
+        let queue = azurite.queue(&fixture.azure().proxy(), &url);
+        let queue = queue.expect("a client");
         queue.create(None).await.expect("a queue");
         before(&queue).await;
         Self {
@@ -140,64 +139,6 @@ async fn metric(daemon: &Daemon, series: &str) -> f64 {
         .sum()
 }
 
-/// The queue as Event Grid has it: with an identity of its own.
-fn queue(fixture: &Fixture, azurite: &Azurite, url: &str) -> QueueClient {
-    let ca = std::fs::read(&azurite.ca).expect("a certificate");
-    let http = reqwest::Client::builder()
-        .proxy(reqwest::Proxy::all(fixture.azure().proxy()).expect("a proxy"))
-        .tls_certs_only([reqwest::Certificate::from_pem(&ca).expect("a certificate")])
-        .build()
-        .expect("a client");
-    let client_options = ClientOptions {
-        transport: Some(Transport::new(Arc::new(http))),
-        ..Default::default()
-    };
-    let credential = ManagedIdentityCredential::new(Some(ManagedIdentityCredentialOptions {
-        client_options: client_options.clone(),
-        ..Default::default()
-    }));
-    let credential: Arc<dyn TokenCredential> = credential.expect("a credential");
-    let options = QueueClientOptions {
-        client_options,
-        ..Default::default()
-    };
-    let url = url.parse().expect("a URL");
-    QueueClient::new(url, Some(credential), Some(options)).expect("a queue")
-}
-
-/// Puts a message into the queue, where nobody sees it for so many seconds.
-async fn send(queue: &QueueClient, text: &str, hidden: i32) {
-    let message = QueueMessage {
-        message_text: Some(text.to_owned()),
-    };
-    let options = QueueClientSendMessageOptions {
-        visibility_timeout: Some(hidden),
-        ..Default::default()
-    };
-    let message = message.try_into().expect("XML");
-    let sent = queue.send_message(message, Some(options)).await;
-    sent.expect("sent");
-}
-
-/// An event in the Event Grid schema.
-fn event(host: &str, secret: &str, version: &str) -> Value {
-    json!({
-        "id": "00eccf70-95a7-4e7c-8299-2eb17ee9ad64",
-        "topic": "/subscriptions/s/resourceGroups/g/providers/Microsoft.KeyVault/vaults/v",
-        "subject": secret,
-        "eventType": "Microsoft.KeyVault.SecretNewVersionCreated",
-        "eventTime": Timestamp::now().to_string(),
-        "data": {
-            "Id": format!("https://{host}/secrets/{secret}/{version}"),
-            "ObjectType": "Secret",
-            "ObjectName": secret,
-            "Version": version,
-        },
-        "dataVersion": "1",
-        "metadataVersion": "1",
-    })
-}
-
 /// The same in the CloudEvents schema.
 fn cloud_event(host: &str, secret: &str, version: &str) -> Value {
     let event = event(host, secret, version);
@@ -217,11 +158,6 @@ fn expiry(host: &str, secret: &str, what: &str) -> Value {
     let mut event = event(host, secret, NO_VERSION);
     event["eventType"] = json!(format!("Microsoft.KeyVault.Secret{what}"));
     event
-}
-
-/// As Event Grid fills a queue.
-fn encoded(event: &Value) -> String {
-    STANDARD.encode(event.to_string())
 }
 
 /// Has a message received five times by somebody who never deletes it.

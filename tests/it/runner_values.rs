@@ -252,17 +252,21 @@ pools:
 async fn values_of_a_wrong_kind_stop_the_install() {
     let values = "
 unknown: 1
-pools: {a: {poolNam: x, mode: jobs, rotate: 'yes', scale: {min: -1, max: many, demandsMatch: some}}}
+pools:
+  a: {poolNam: x, mode: jobs, rotate: 'yes', scale: {min: -1, max: many, demandsMatch: some}}
+  b: {scale: null, terminationGracePeriodSeconds: ''}
 namespaces: {b: {access: {view: [{kind: Team, name: x}]}}}
 ";
     let sentences = [
         "additional properties 'unknown' not allowed",
         "additional properties 'poolNam' not allowed",
         "at '/pools/a/mode': value must be one of 'deployment', 'job'",
-        "at '/pools/a/rotate': got string, want null or boolean",
+        "at '/pools/a/rotate': got string, want boolean",
         "at '/pools/a/scale/min': minimum",
         "at '/pools/a/scale/max': 'many' does not match pattern",
         "'requireAllDemandsAndIgnoreOthers'",
+        "at '/pools/b/scale': got null, want object",
+        "at '/pools/b/terminationGracePeriodSeconds': '' does not match pattern",
         "at '/namespaces/b/access/view/0/kind': value must be one of 'Group'",
     ];
     is_refused(testbed().await, RUNNERS, values, &sentences).await;
@@ -297,6 +301,8 @@ pools:
     toolCache: {volume: {emptyDir: {}}, claim: {create: true}}
   one: {secretName: "same", organizationUrl: https://dev.azure.com/contoso, poolID: 1, auth: {pat: {vault: youradorunnerskv, object: one}}}
   two: {secretName: "same", organizationUrl: https://dev.azure.com/contoso, poolID: 1, auth: {pat: {vault: youradorunnerskv, object: two}}}
+  this: {serviceAccount: {name: shared}, organizationUrl: https://dev.azure.com/contoso, poolID: 1, auth: {existingSecret: s}}
+  that: {serviceAccount: {name: shared}, organizationUrl: https://dev.azure.com/contoso, poolID: 1, auth: {workloadIdentity: {clientId: 01234567-89ab-cdef-0123-456789abcdef}}}
   no-secret: {secretName: "", organizationUrl: https://dev.azure.com/contoso, poolID: 1, auth: {pat: {vault: youradorunnerskv, object: two}}}
 namespaces:
   x_: {}
@@ -340,6 +346,7 @@ namespaces:
         "pools.jobs.work.path is \"work\": write an absolute path",
         "pools.jobs.toolCache.volume and toolCache.claim.create are both set",
         "pools.one and pools.two mirror different PATs into the Secret same",
+        "pools.that and pools.this have different identities or annotations for the ServiceAccount shared",
         "pools.no-secret.secretName is empty",
         "namespaces.x_: no namespace can be called so",
         "namespaces.empty: no pool has this namespace",
@@ -356,4 +363,29 @@ namespaces:
         "{}",
         refused.stderr
     );
+}
+
+#[tokio::test]
+async fn the_books_examples_are_taken() {
+    // What the examples leave out.
+    let rest = [
+        "--set=defaults.organizationUrl=https://dev.azure.com/contoso",
+        "--set=defaults.poolID=1",
+        "--set=defaults.auth.existingSecret=s",
+    ];
+    let book = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/src");
+    let mut examples = 0;
+    for page in ["runners.md", "runners-builds.md", "runners-migration.md"] {
+        let text = fs::read_to_string(book.join(page)).expect("a page");
+        let blocks = text.split("```yaml\n").skip(1);
+        for block in blocks.filter_map(|rest| rest.split("```").next()) {
+            let values = yaml(block);
+            let ours = ["pools", "defaults", "namespaces"];
+            if ours.iter().any(|field| values.get(field).is_some()) {
+                objects(&values.to_string(), &rest).await;
+                examples += 1;
+            }
+        }
+    }
+    assert!(examples >= 8, "{examples}");
 }

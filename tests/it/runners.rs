@@ -6,9 +6,10 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use crate::chart::yaml;
+use crate::fixture::SOON;
 use crate::testbed::system::CHART;
 use crate::testbed::tools::tool;
-use crate::testbed::{Testbed, shared};
+use crate::testbed::{Testbed, eventually, shared};
 
 /// The chart by itself.
 pub const RUNNERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/keytide/charts/runners");
@@ -34,14 +35,12 @@ pub async fn testbed() -> &'static Testbed {
             let definitions = definitions.display().to_string();
             let apply = ["apply", "--server-side", "--filename", &definitions];
             testbed.kubectl(&apply).await.ok();
-            let wait = ["wait", "--for=condition=Established", "--timeout=60s"];
-            let names = ["scaledobjects", "scaledjobs", "triggerauthentications"]
-                .map(|name| format!("customresourcedefinition/{name}.keda.sh"));
-            let names = names.iter().map(String::as_str);
-            testbed
-                .kubectl(&wait.into_iter().chain(names).collect::<Vec<_>>())
-                .await
-                .ok();
+            eventually(SOON, "KEDA's kinds are served", async || {
+                let kinds = "scaledobjects,scaledjobs,triggerauthentications";
+                let list = testbed.kubectl(&["get", kinds]).await.result();
+                list.map_err(|error| error.to_string())
+            })
+            .await;
         })
         .await;
     testbed

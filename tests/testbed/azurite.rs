@@ -3,7 +3,18 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
+
+use azure_core::credentials::TokenCredential;
+use azure_core::http::{ClientOptions, Transport};
+use azure_identity::{ManagedIdentityCredential, ManagedIdentityCredentialOptions};
+use azure_storage_queue::models::{QueueClientSendMessageOptions, QueueMessage};
+use azure_storage_queue::{QueueClient, QueueClientOptions};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use serde_json::{Value, json};
 
 use super::certificates::{server, write_private};
 use super::process::{Lifetime, Process};
@@ -76,6 +87,72 @@ impl Azurite {
             _process: process,
         })
     }
+
+    /// A queue as Event Grid has it: reached by its real name through `proxy`, with an identity of its own.
+    pub fn queue(&self, proxy: &str, url: &str) -> Result<QueueClient> {
+        let ca = std::fs::read(&self.ca)?;
+        let http = reqwest::Client::builder()
+            .proxy(reqwest::Proxy::all(proxy)?)
+            .tls_certs_only([reqwest::Certificate::from_pem(&ca)?])
+            .build()?;
+        let client_options = ClientOptions {
+            transport: Some(Transport::new(Arc::new(http))),
+            ..Default::default()
+        };
+        let credential = ManagedIdentityCredential::new(Some(ManagedIdentityCredentialOptions {
+            client_options: client_options.clone(),
+            ..Default::default()
+        }));
+        let credential: Arc<dyn TokenCredential> = credential?;
+        let options = QueueClientOptions {
+            client_options,
+            ..Default::default()
+        };
+        Ok(QueueClient::new(
+            url.parse()?,
+            Some(credential),
+            Some(options),
+        )?)
+    }
+}
+
+/// Puts a message into a queue, where nobody sees it for so many seconds.
+pub async fn send(queue: &QueueClient, text: &str, hidden: i32) -> Result<()> {
+    let message = QueueMessage {
+        message_text: Some(text.to_owned()),
+    };
+    let options = QueueClientSendMessageOptions {
+        visibility_timeout: Some(hidden),
+        ..Default::default()
+    };
+    queue
+        .send_message(message.try_into()?, Some(options))
+        .await?;
+    Ok(())
+}
+
+/// An event of a new version, in the Event Grid schema.
+pub fn event(host: &str, secret: &str, version: &str) -> Value {
+    json!({
+        "id": "00eccf70-95a7-4e7c-8299-2eb17ee9ad64",
+        "topic": "/subscriptions/s/resourceGroups/g/providers/Microsoft.KeyVault/vaults/v",
+        "subject": secret,
+        "eventType": "Microsoft.KeyVault.SecretNewVersionCreated",
+        "eventTime": Timestamp::now().to_string(),
+        "data": {
+            "Id": format!("https://{host}/secrets/{secret}/{version}"),
+            "ObjectType": "Secret",
+            "ObjectName": secret,
+            "Version": version,
+        },
+        "dataVersion": "1",
+        "metadataVersion": "1",
+    })
+}
+
+/// As Event Grid fills a queue.
+pub fn encoded(event: &Value) -> String {
+    STANDARD.encode(event.to_string())
 }
 
 /// Where its program lies; the first time, it is installed.

@@ -33,7 +33,7 @@ app.kubernetes.io/part-of: keytide
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 
-{{/* What Kubecost, OpenCost and Azure's cost analysis tell costs apart by. */}}
+{{/* What Kubecost and OpenCost add costs up by. */}}
 {{- define "runners.costLabels" -}}
 {{- with .team }}
 team: {{ . | quote }}

@@ -36,7 +36,7 @@ spec:
   imagePullSecrets:
     {{- toYaml . | nindent 4 }}
   {{- end }}
-  {{- $security := deepCopy $pool.podSecurityContext }}
+  {{- $security := deepCopy ($pool.podSecurityContext | default dict) }}
   {{- if $pool.buildkit.enabled }}
   {{- /* The socket belongs to the group of the user that BuildKit runs as. */}}
   {{- $_ := set $security "supplementalGroups" (append ($security.supplementalGroups | default list) 1000 | uniq) }}

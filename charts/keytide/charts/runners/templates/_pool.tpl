@@ -114,7 +114,7 @@ from here, so that none has to know which field came from where.
 {{- end -}}
 
 {{/*
-An organisation's URL as KEDA and the agent want it: no slash at the end (KEDA takes the organisation's name from what follows
+An organization's URL as KEDA and the agent want it: no slash at the end (KEDA takes the organization's name from what follows
 the last one), the cloud's two kinds of addresses as one, and a server's with its collection. What it can't be is for the
 validation to say.
 */}}
@@ -123,4 +123,14 @@ validation to say.
 {{- $url = regexReplaceAll `^(?i)https?://dev\.azure\.com/+` $url "https://dev.azure.com/" -}}
 {{- $url = regexReplaceAll `^(?i)https?://([a-z0-9-]+)\.visualstudio\.com(?:/+defaultcollection)?$` $url "https://dev.azure.com/${1}" -}}
 {{- $url -}}
+{{- end -}}
+
+{{/* The annotations of a pool's ServiceAccount, as JSON. Takes a pool. */}}
+{{- define "runners.accountAnnotations" -}}
+{{- $annotations := dict -}}
+{{- if eq .authKind "workloadIdentity" -}}
+{{- $_ := set $annotations "azure.workload.identity/client-id" .auth.workloadIdentity.clientId -}}
+{{- with .auth.workloadIdentity.tenantId }}{{ $_ := set $annotations "azure.workload.identity/tenant-id" . }}{{ end -}}
+{{- end -}}
+{{- mergeOverwrite $annotations (include "runners.texts" .serviceAccount.annotations | fromJson) | toJson -}}
 {{- end -}}

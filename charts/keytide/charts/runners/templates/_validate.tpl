@@ -35,6 +35,7 @@ values depend on each other) or could only say as a regular expression.
 {{- $errors := list -}}
 {{- $names := dict -}}
 {{- $secrets := dict -}}
+{{- $accounts := dict -}}
 {{- range . -}}
   {{- $place := printf "%s/%s" .namespace .name -}}
   {{- if hasKey $names $place -}}
@@ -49,6 +50,15 @@ values depend on each other) or could only say as a regular expression.
       {{- $errors = append $errors (printf "pools.%s and pools.%s mirror different PATs into the Secret %s of namespace %s: give one of them another secretName, or another namespace" $first.key .key .secretName .namespace) -}}
     {{- end -}}
     {{- $_ := set $secrets $place $first -}}
+  {{- end -}}
+  {{- if .serviceAccount.create -}}
+    {{- $place := printf "%s/%s" .namespace .serviceAccountName -}}
+    {{- $annotations := include "runners.accountAnnotations" . -}}
+    {{- $first := get $accounts $place | default (dict "key" .key "annotations" $annotations) -}}
+    {{- if ne $first.annotations $annotations -}}
+      {{- $errors = append $errors (printf "pools.%s and pools.%s have different identities or annotations for the ServiceAccount %s of namespace %s: give one of them another serviceAccount.name" $first.key .key .serviceAccountName .namespace) -}}
+    {{- end -}}
+    {{- $_ := set $accounts $place $first -}}
   {{- end -}}
 {{- end -}}
 {{- toJson $errors -}}
@@ -198,7 +208,7 @@ values depend on each other) or could only say as a regular expression.
   {{- $_ := set $taken .name "a field of its own" -}}
 {{- end -}}
 {{- range $field := list "capabilities" "env" -}}
-  {{- range $name, $_ := get $pool $field -}}
+  {{- range $name, $_ := get $pool $field | default dict -}}
     {{- if not (regexMatch `^[-._a-zA-Z][-._a-zA-Z0-9]*$` $name) -}}
       {{- $errors = append $errors (printf "%s.%s has %q, which no environment variable can be called: use letters, digits, dashes, dots and underscores" $.at $field $name) -}}
     {{- end -}}
