@@ -18,6 +18,7 @@ pub mod reason {
     pub const AMBIGUOUS_GRANT: &str = "AmbiguousGrant";
     pub const SERVICE_ACCOUNT_NOT_USABLE: &str = "ServiceAccountNotUsable";
     pub const OBJECT_NOT_FOUND: &str = "ObjectNotFound";
+    pub const INVALID_CONTENT: &str = "InvalidContent";
     pub const OBJECT_DISABLED: &str = "ObjectDisabled";
     pub const VAULT_FORBIDDEN: &str = "VaultForbidden";
     pub const VAULT_FIREWALL: &str = "VaultFirewall";

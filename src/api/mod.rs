@@ -6,13 +6,17 @@ pub mod condition;
 mod grant;
 mod mirror;
 
+use std::fmt;
+
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
 pub use grant::{GrantIdentity, GrantedObjects, KeyVaultGrant, KeyVaultGrantSpec, MirrorsOwn};
 pub use mirror::{
-    DataEntry, DeletionPolicy, KeyVaultMirror, KeyVaultMirrorSpec, KeyVaultMirrorStatus,
-    MirrorIdentity, MirroredObject, SecretType, Target, TargetStatus, VaultObject,
+    CertificateObject, DataEntry, DataSource, DeletionPolicy, Expand, ExpandFormat, KeyFormat,
+    KeyVaultMirror, KeyVaultMirrorSpec, KeyVaultMirrorStatus, Keystore, KeystoreFormat,
+    MirrorIdentity, MirroredObject, SecretObject, SecretType, Target, TargetStatus, Transform,
+    VaultObject,
 };
 
 /// The API group of all of Keytide's resources, annotations and labels.
@@ -56,4 +60,18 @@ pub enum ObjectKind {
     /// A secret: a value of at most 25 KB.
     #[default]
     Secret,
+    /// A certificate, with its chain and its private key where that can be exported.
+    Certificate,
+    /// The public part of a key. The private part never leaves the vault.
+    Key,
+}
+
+impl fmt::Display for ObjectKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Secret => "secret",
+            Self::Certificate => "certificate",
+            Self::Key => "key",
+        })
+    }
 }

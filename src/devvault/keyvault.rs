@@ -6,14 +6,19 @@ use std::ops::Bound;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value as Json, json};
 use uuid::Uuid;
 
 use super::exchange::{Call, Moment, Reply};
-use super::operation::Operation;
+use super::object::Deleted;
+use super::operation::{Action, Operation, Type};
 use super::refusal::Refusal;
 use super::secret::{Changes, NewSecret, Secret, Tags, Value, Version};
-use super::store::{Deleted, Vault};
+use super::store::Vault;
+
+pub mod certificates;
+mod keys;
 
 /// Parameter of a `nextLink` that says where the list goes on.
 const SKIP_TOKEN: &str = "$skiptoken";
@@ -62,7 +67,13 @@ pub fn answer(
     call: &Call,
     moment: Moment,
 ) -> Reply {
-    execute(vault, host, operation, call, moment).unwrap_or_else(Reply::from)
+    let Operation { of, action } = operation;
+    let reply = match of {
+        Type::Secret => execute(vault, host, action, call, moment),
+        Type::Certificate => certificates::execute(vault, host, action, call, moment),
+        Type::Key => keys::execute(vault, host, action, call, moment),
+    };
+    reply.unwrap_or_else(Reply::from)
 }
 
 /// Whether a request follows a `nextLink`.
@@ -85,18 +96,18 @@ pub fn check_api_version(call: &Call) -> Result<(), Refusal> {
 fn execute(
     vault: &mut Vault,
     host: &str,
-    operation: Operation,
+    action: Action,
     call: &Call,
     moment: Moment,
 ) -> Result<Reply, Refusal> {
-    let reply = match operation {
-        Operation::Get { name, version } => {
+    let reply = match action {
+        Action::Get { name, version } => {
             let (secret, id, version) = vault.get(&name, version)?;
             Reply::ok(bundle(host, secret, id, version))
         }
-        Operation::Set { name } => {
+        Action::Set { name } => {
             refuse_managed(vault, &name)?;
-            let parameters = parameters(call)?;
+            let parameters = body::<Parameters>(call)?;
             let Some(value) = parameters.value else {
                 return Err(Refusal::bad_parameter("The property 'value' is required"));
             };
@@ -112,9 +123,9 @@ fn execute(
             let secret = vault.secret(&name)?;
             Reply::ok(bundle(host, secret, secret.current_id, &secret.current))
         }
-        Operation::Update { name, version } => {
+        Action::Update { name, version } => {
             refuse_managed(vault, &name)?;
-            let parameters = parameters(call)?;
+            let parameters = body::<Parameters>(call)?;
             let changes = Changes {
                 content_type: parameters.content_type,
                 tags: parameters.tags,
@@ -130,16 +141,16 @@ fn execute(
             };
             Reply::ok(version.item(secret_id(host, &secret.name, Some(id))))
         }
-        Operation::Delete { name } => {
+        Action::Delete { name } => {
             refuse_managed(vault, &name)?;
             Reply::ok(deleted_bundle(host, vault.delete(&name, moment)?))
         }
-        Operation::GetDeleted { name } => Reply::ok(deleted_bundle(host, vault.deleted(&name)?)),
-        Operation::Purge { name } => {
+        Action::GetDeleted { name } => Reply::ok(deleted_bundle(host, vault.deleted(&name)?)),
+        Action::Purge { name } => {
             vault.purge(&name)?;
             Reply::no_content()
         }
-        Operation::Recover { name } => {
+        Action::Recover { name } => {
             let secret = vault.recover(&name, moment)?;
             Reply::ok(
                 secret
@@ -147,18 +158,19 @@ fn execute(
                     .item(secret_id(host, &secret.name, Some(secret.current_id))),
             )
         }
-        Operation::List => {
+        Action::List => {
             let item = |secret: &Secret| secret.current.item(secret_id(host, &secret.name, None));
             page(host, call, vault.list(), item)?
         }
-        Operation::ListDeleted => {
-            let item = |deleted: &Deleted| {
-                let id = secret_id(host, &deleted.secret.name, None);
-                deletion(host, deleted, id)
+        Action::ListDeleted => {
+            let item = |deleted: &Deleted<Version>| {
+                let secret = &deleted.object;
+                let item = secret.current.item(secret_id(host, &secret.name, None));
+                deletion(host, Type::Secret, deleted, item)
             };
             page(host, call, vault.list_deleted(), item)?
         }
-        Operation::ListVersions { name } => {
+        Action::ListVersions { name } => {
             // Not 404: Key Vault answers an empty page for a secret that isn't there.
             let secret = vault.secret(&name).ok();
             let versions = secret.map(Secret::versions).unwrap_or_default();
@@ -168,18 +180,25 @@ fn execute(
             });
             page(host, call, &versions.collect(), Json::clone)?
         }
+        Action::Create { .. }
+        | Action::Import { .. }
+        | Action::GetPending { .. }
+        | Action::GetPolicy { .. } => {
+            return Err(Refusal::bad_parameter("Secrets have no such operation"));
+        }
     };
     Ok(reply)
 }
 
 fn refuse_managed(vault: &Vault, name: &str) -> Result<(), Refusal> {
     match vault.secret(name) {
-        Ok(secret) if secret.current.managed => Err(Refusal::managed(name)),
+        Ok(secret) if secret.current.managed => Err(Refusal::managed(Type::Secret, name)),
         _ => Ok(()),
     }
 }
 
-fn parameters(call: &Call) -> Result<Parameters, Refusal> {
+/// Reads a request's body.
+fn body<T: DeserializeOwned>(call: &Call) -> Result<T, Refusal> {
     // The parser's words may quote the body, which has the value in it.
     serde_json::from_slice(&call.body).map_err(|error| {
         Refusal::bad_parameter(format!(
@@ -191,9 +210,14 @@ fn parameters(call: &Call) -> Result<Parameters, Refusal> {
 }
 
 fn secret_id(host: &str, name: &str, version: Option<Uuid>) -> String {
+    id(host, Type::Secret, name, version)
+}
+
+fn id(host: &str, of: Type, name: &str, version: Option<Uuid>) -> String {
+    let collection = of.noun().to_ascii_lowercase();
     match version {
-        Some(version) => format!("https://{host}/secrets/{name}/{}", version.simple()),
-        None => format!("https://{host}/secrets/{name}"),
+        Some(version) => format!("https://{host}/{collection}s/{name}/{}", version.simple()),
+        None => format!("https://{host}/{collection}s/{name}"),
     }
 }
 
@@ -203,20 +227,18 @@ fn bundle(host: &str, secret: &Secret, id: Uuid, version: &Version) -> Json {
     bundle
 }
 
-fn deleted_bundle(host: &str, deleted: &Deleted) -> Json {
-    let secret = &deleted.secret;
-    deletion(
-        host,
-        deleted,
-        secret_id(host, &secret.name, Some(secret.current_id)),
-    )
+fn deleted_bundle(host: &str, deleted: &Deleted<Version>) -> Json {
+    let secret = &deleted.object;
+    let id = secret_id(host, &secret.name, Some(secret.current_id));
+    deletion(host, Type::Secret, deleted, secret.current.item(id))
 }
 
-fn deletion(host: &str, deleted: &Deleted, id: String) -> Json {
-    let mut item = deleted.secret.current.item(id);
+/// Adds to an item or bundle what is said of deleted ones.
+fn deletion<V>(host: &str, of: Type, deleted: &Deleted<V>, mut item: Json) -> Json {
+    let collection = of.noun().to_ascii_lowercase();
     item["recoveryId"] = json!(format!(
-        "https://{host}/deletedsecrets/{}",
-        deleted.secret.name
+        "https://{host}/deleted{collection}s/{}",
+        deleted.object.name
     ));
     item["deletedDate"] = json!(deleted.deleted);
     item["scheduledPurgeDate"] = json!(deleted.scheduled_purge);

@@ -11,6 +11,7 @@
 //!
 //! [`world`] decides everything from values (time and randomness among them); [`proxy`] and [`control`] only carry.
 
+mod certificate_object;
 mod certificates;
 mod control;
 mod entra;
@@ -18,7 +19,10 @@ mod exchange;
 mod faults;
 mod identity;
 mod imds;
+mod key_object;
 mod keyvault;
+mod object;
+mod object_attributes;
 mod operation;
 mod proxy;
 mod refusal;
@@ -41,6 +45,7 @@ use jiff::SignedDuration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use certificate_object::Issued;
 use shared::Shared;
 
 pub use faults::{Fault, Match};
@@ -208,6 +213,17 @@ impl DevVault {
         let moment = exchange::Moment::current();
         let mut world = self.shared.world();
         world.vault(vault)?.restore(name, &written.version, moment)
+    }
+
+    /// Imports a certificate with its key: PEM, or a PFX in base64 without a password. The chain keeps its order.
+    pub fn import_certificate(&self, vault: &str, name: &str, value: &str) -> Result<(), Refusal> {
+        let moment = exchange::Moment::current();
+        let mut world = self.shared.world();
+        let vault = world.vault(vault)?;
+        let (policy, attributes) = Default::default();
+        let now = vault.clock(moment);
+        let issued = Issued::imported(value, "", policy, attributes, None, now)?;
+        keyvault::certificates::add(vault, name, issued, moment)
     }
 
     /// Sets a vault's clock ahead, or back.

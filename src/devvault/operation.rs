@@ -1,6 +1,7 @@
 //! Which operation a request asks for, from its method and path.
 //!
-//! REST reference: "Secrets - Operations" (Set Secret, Get Secret, Get Secrets, Get Secret Versions, ...).
+//! REST reference: "Secrets - Operations" (Set Secret, Get Secret, Get Secrets, Get Secret Versions, ...), "Certificates -
+//! Operations" and "Keys - Operations".
 
 use http::Method;
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,10 @@ pub enum Kind {
     List,
     ListVersions,
     Set,
+    Create,
+    Import,
+    GetPending,
+    GetPolicy,
     Update,
     Delete,
     ListDeleted,
@@ -30,19 +35,92 @@ pub enum Kind {
     Other,
 }
 
-/// A Key Vault operation and the secret it is about.
+/// What an object is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Type {
+    Secret,
+    Certificate,
+    Key,
+}
+
+impl Type {
+    /// As Key Vault's codes and messages have it.
+    pub fn noun(self) -> &'static str {
+        match self {
+            Self::Secret => "Secret",
+            Self::Certificate => "Certificate",
+            Self::Key => "Key",
+        }
+    }
+
+    /// The collection in a path, and that of what is deleted.
+    fn parse(collection: &str) -> Option<(Self, bool)> {
+        match collection {
+            "secrets" => Some((Self::Secret, false)),
+            "deletedsecrets" => Some((Self::Secret, true)),
+            "certificates" => Some((Self::Certificate, false)),
+            "deletedcertificates" => Some((Self::Certificate, true)),
+            "keys" => Some((Self::Key, false)),
+            "deletedkeys" => Some((Self::Key, true)),
+            _ => None,
+        }
+    }
+}
+
+/// A Key Vault operation and the object it is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Operation {
-    Get { name: String, version: Option<Uuid> },
+pub struct Operation {
+    pub of: Type,
+    pub action: Action,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    Get {
+        name: String,
+        version: Option<Uuid>,
+    },
     List,
-    ListVersions { name: String },
-    Set { name: String },
-    Update { name: String, version: Option<Uuid> },
-    Delete { name: String },
+    ListVersions {
+        name: String,
+    },
+    /// Of a secret.
+    Set {
+        name: String,
+    },
+    /// Of a certificate or key.
+    Create {
+        name: String,
+    },
+    /// Of a certificate or key.
+    Import {
+        name: String,
+    },
+    /// The state of a certificate's creation.
+    GetPending {
+        name: String,
+    },
+    /// A certificate's policy.
+    GetPolicy {
+        name: String,
+    },
+    Update {
+        name: String,
+        version: Option<Uuid>,
+    },
+    Delete {
+        name: String,
+    },
     ListDeleted,
-    GetDeleted { name: String },
-    Purge { name: String },
-    Recover { name: String },
+    GetDeleted {
+        name: String,
+    },
+    Purge {
+        name: String,
+    },
+    Recover {
+        name: String,
+    },
 }
 
 impl Operation {
@@ -51,68 +129,115 @@ impl Operation {
         let path = path.strip_prefix('/').unwrap_or(path);
         let path = path.strip_suffix('/').unwrap_or(path);
         let segments: Vec<&str> = path.split('/').collect();
-        match (method.as_str(), segments.as_slice()) {
-            ("GET", ["secrets"]) => Ok(Self::List),
-            ("GET", ["secrets", name]) => Ok(Self::Get {
-                name: valid(name)?,
-                version: None,
-            }),
-            ("PUT", ["secrets", name]) => Ok(Self::Set { name: valid(name)? }),
-            ("DELETE", ["secrets", name]) => Ok(Self::Delete { name: valid(name)? }),
-            ("PATCH", ["secrets", name]) => Ok(Self::Update {
-                name: valid(name)?,
-                version: None,
-            }),
-            ("GET", ["secrets", name, "versions"]) => Ok(Self::ListVersions { name: valid(name)? }),
-            ("GET", ["secrets", name, id]) => Ok(Self::Get {
-                name: valid(name)?,
-                version: Some(version(name, id)?),
-            }),
-            ("PATCH", ["secrets", name, id]) => Ok(Self::Update {
-                name: valid(name)?,
-                version: Some(version(name, id)?),
-            }),
-            ("GET", ["deletedsecrets"]) => Ok(Self::ListDeleted),
-            ("GET", ["deletedsecrets", name]) => Ok(Self::GetDeleted { name: valid(name)? }),
-            ("DELETE", ["deletedsecrets", name]) => Ok(Self::Purge { name: valid(name)? }),
-            ("POST", ["deletedsecrets", name, "recover"]) => {
-                Ok(Self::Recover { name: valid(name)? })
-            }
-            (method, segments) => Err(Refusal::bad_parameter(format!(
-                "Method {method} does not allow operation '{}'",
-                segments.first().unwrap_or(&"")
-            ))),
-        }
+        let first = segments.first().copied().unwrap_or_default();
+        let unknown = || {
+            Refusal::bad_parameter(format!(
+                "Method {method} does not allow operation '{first}'"
+            ))
+        };
+        let (of, deleted) = Type::parse(first).ok_or_else(unknown)?;
+        let rest = &segments[1..];
+        let action = if deleted {
+            deleted_action(method, rest)
+        } else {
+            action(of, method, rest)
+        };
+        action
+            .unwrap_or_else(|| Err(unknown()))
+            .map(|action| Self { of, action })
     }
 
     pub fn kind(&self) -> Kind {
-        match self {
-            Self::Get { .. } => Kind::Get,
-            Self::List => Kind::List,
-            Self::ListVersions { .. } => Kind::ListVersions,
-            Self::Set { .. } => Kind::Set,
-            Self::Update { .. } => Kind::Update,
-            Self::Delete { .. } => Kind::Delete,
-            Self::ListDeleted => Kind::ListDeleted,
-            Self::GetDeleted { .. } => Kind::GetDeleted,
-            Self::Purge { .. } => Kind::Purge,
-            Self::Recover { .. } => Kind::Recover,
+        match self.action {
+            Action::Get { .. } => Kind::Get,
+            Action::List => Kind::List,
+            Action::ListVersions { .. } => Kind::ListVersions,
+            Action::Set { .. } => Kind::Set,
+            Action::Create { .. } => Kind::Create,
+            Action::Import { .. } => Kind::Import,
+            Action::GetPending { .. } => Kind::GetPending,
+            Action::GetPolicy { .. } => Kind::GetPolicy,
+            Action::Update { .. } => Kind::Update,
+            Action::Delete { .. } => Kind::Delete,
+            Action::ListDeleted => Kind::ListDeleted,
+            Action::GetDeleted { .. } => Kind::GetDeleted,
+            Action::Purge { .. } => Kind::Purge,
+            Action::Recover { .. } => Kind::Recover,
         }
     }
 
+    /// Name of the secret that it is about.
     pub fn secret(&self) -> Option<&str> {
-        match self {
-            Self::List | Self::ListDeleted => None,
-            Self::Get { name, .. }
-            | Self::Update { name, .. }
-            | Self::ListVersions { name }
-            | Self::Set { name }
-            | Self::Delete { name }
-            | Self::GetDeleted { name }
-            | Self::Purge { name }
-            | Self::Recover { name } => Some(name),
+        match &self.action {
+            _ if self.of != Type::Secret => None,
+            Action::List | Action::ListDeleted => None,
+            Action::Get { name, .. }
+            | Action::Update { name, .. }
+            | Action::ListVersions { name }
+            | Action::Set { name }
+            | Action::Create { name }
+            | Action::Import { name }
+            | Action::GetPending { name }
+            | Action::GetPolicy { name }
+            | Action::Delete { name }
+            | Action::GetDeleted { name }
+            | Action::Purge { name }
+            | Action::Recover { name } => Some(name),
         }
     }
+}
+
+fn action(of: Type, method: &Method, rest: &[&str]) -> Option<Result<Action, Refusal>> {
+    let action = match (method.as_str(), of, rest) {
+        ("GET", _, []) => Ok(Action::List),
+        ("GET", _, [name]) => valid(name).map(|name| Action::Get {
+            name,
+            version: None,
+        }),
+        ("PUT", Type::Secret, [name]) => valid(name).map(|name| Action::Set { name }),
+        ("PUT", Type::Key, [name]) | ("POST", Type::Certificate, [name, "import"]) => {
+            valid(name).map(|name| Action::Import { name })
+        }
+        ("POST", Type::Certificate | Type::Key, [name, "create"]) => {
+            valid(name).map(|name| Action::Create { name })
+        }
+        ("GET", Type::Certificate, [name, "pending"]) => {
+            valid(name).map(|name| Action::GetPending { name })
+        }
+        ("GET", Type::Certificate, [name, "policy"]) => {
+            valid(name).map(|name| Action::GetPolicy { name })
+        }
+        ("DELETE", _, [name]) => valid(name).map(|name| Action::Delete { name }),
+        ("PATCH", _, [name]) => valid(name).map(|name| Action::Update {
+            name,
+            version: None,
+        }),
+        ("GET", _, [name, "versions"]) => valid(name).map(|name| Action::ListVersions { name }),
+        ("GET" | "PATCH", _, [name, id]) => {
+            let update = method == Method::PATCH;
+            let named = valid(name).and_then(|name| {
+                let version = Some(version(of, &name, id)?);
+                Ok((name, version))
+            });
+            named.map(|(name, version)| match update {
+                true => Action::Update { name, version },
+                false => Action::Get { name, version },
+            })
+        }
+        _ => return None,
+    };
+    Some(action)
+}
+
+fn deleted_action(method: &Method, rest: &[&str]) -> Option<Result<Action, Refusal>> {
+    let action = match (method.as_str(), rest) {
+        ("GET", []) => Ok(Action::ListDeleted),
+        ("GET", [name]) => valid(name).map(|name| Action::GetDeleted { name }),
+        ("DELETE", [name]) => valid(name).map(|name| Action::Purge { name }),
+        ("POST", [name, "recover"]) => valid(name).map(|name| Action::Recover { name }),
+        _ => return None,
+    };
+    Some(action)
 }
 
 /// Whether Key Vault would take this as an object's name: `^[0-9a-zA-Z-]{1,127}$`.
@@ -133,14 +258,14 @@ fn valid(name: &str) -> Result<String, Refusal> {
     }
 }
 
-fn version(name: &str, id: &str) -> Result<Uuid, Refusal> {
+fn version(of: Type, name: &str, id: &str) -> Result<Uuid, Refusal> {
     // `Uuid` also reads the dashed forms, which Key Vault doesn't.
     if id.len() == 32
         && let Ok(version) = Uuid::try_parse(id)
     {
         return Ok(version);
     }
-    Err(Refusal::secret_not_found(&format!("{name}/{id}")))
+    Err(Refusal::not_found(of, &format!("{name}/{id}")))
 }
 
 #[cfg(test)]
@@ -162,9 +287,8 @@ mod tests {
 
     #[test]
     fn a_version_is_32_hex_digits() {
-        let Ok(Operation::Get { version, .. }) =
-            parse(Method::GET, &format!("/secrets/a/{VERSION}"))
-        else {
+        let operation = parse(Method::GET, &format!("/secrets/a/{VERSION}")).unwrap();
+        let Action::Get { version, .. } = operation.action else {
             panic!("not a get");
         };
         assert_eq!(version.unwrap().simple().to_string(), VERSION);
@@ -187,5 +311,13 @@ mod tests {
     fn what_key_vault_does_not_offer_is_a_bad_parameter() {
         assert_eq!(parse(Method::POST, "/secrets").unwrap_err().status, 400);
         assert_eq!(parse(Method::GET, "/").unwrap_err().status, 400);
+        assert_eq!(
+            parse(Method::PUT, "/certificates/a").unwrap_err().status,
+            400
+        );
+        assert_eq!(
+            parse(Method::GET, "/keys/a/policy").unwrap_err().status,
+            404
+        );
     }
 }

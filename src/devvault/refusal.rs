@@ -4,6 +4,8 @@
 
 use serde_json::{Value as Json, json};
 
+use super::operation::Type;
+
 /// A request that Key Vault refuses, as it words it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {message}")]
@@ -38,11 +40,16 @@ impl Refusal {
     }
 
     pub fn secret_not_found(name: &str) -> Self {
+        Self::not_found(Type::Secret, name)
+    }
+
+    pub fn not_found(of: Type, name: &str) -> Self {
+        let (noun, word) = (of.noun(), of.noun().to_ascii_lowercase());
         Self::new(
             404,
-            "SecretNotFound",
+            &format!("{noun}NotFound"),
             format!(
-                "A secret with (name/id) {name} was not found in this key vault. If you recently deleted this secret \
+                "A {word} with (name/id) {name} was not found in this key vault. If you recently deleted this {word} \
                  you may be able to recover it using the correct recovery command."
             ),
         )
@@ -54,10 +61,15 @@ impl Refusal {
     }
 
     pub fn deleted_secret_not_found(name: &str) -> Self {
+        Self::deleted_not_found(Type::Secret, name)
+    }
+
+    pub fn deleted_not_found(of: Type, name: &str) -> Self {
+        let noun = of.noun();
         Self::new(
             404,
-            "SecretNotFound",
-            format!("Deleted Secret not found: {name}"),
+            &format!("{noun}NotFound"),
+            format!("Deleted {noun} not found: {name}"),
         )
     }
 
@@ -70,33 +82,39 @@ impl Refusal {
         .because("SecretDisabled")
     }
 
-    /// A certificate's backing secret can be read, and changed only through its certificate.
-    pub fn managed(name: &str) -> Self {
+    /// A certificate's backing secret or key can be read, and changed only through its certificate.
+    pub fn managed(of: Type, name: &str) -> Self {
+        let noun = of.noun();
         Self::new(
             403,
             "Forbidden",
-            format!("The secret {name} is managed by Key Vault and can't be changed directly."),
+            format!(
+                "The {} {name} is managed by Key Vault and can't be changed directly.",
+                noun.to_ascii_lowercase()
+            ),
         )
-        .because("SecretManagedByKeyVault")
+        .because(&format!("{noun}ManagedByKeyVault"))
     }
 
-    pub fn deleted_but_recoverable(name: &str) -> Self {
+    pub fn deleted_but_recoverable(of: Type, name: &str) -> Self {
+        let noun = of.noun();
         Self::new(
             409,
             "Conflict",
             format!(
-                "Secret {name} is currently in a deleted but recoverable state, and its name cannot be reused; in this \
-                 state, the secret can only be recovered or purged."
+                "{noun} {name} is currently in a deleted but recoverable state, and its name cannot be reused; in this \
+                 state, it can only be recovered or purged."
             ),
         )
         .because("ObjectIsDeletedButRecoverable")
     }
 
-    pub fn already_exists(name: &str) -> Self {
+    pub fn already_exists(of: Type, name: &str) -> Self {
+        let word = of.noun().to_ascii_lowercase();
         Self::new(
             409,
             "Conflict",
-            format!("A secret with the name {name} already exists in this key vault."),
+            format!("A {word} with the name {name} already exists in this key vault."),
         )
     }
 

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 use uuid::Uuid;
 
+use super::object::{Object, RECOVERABLE_DAYS};
+
 pub type Tags = BTreeMap<String, String>;
 
 /// A secret's value, which can't be printed by accident.
@@ -171,74 +173,12 @@ impl Version {
     }
 }
 
-/// Key Vault's longest retention, which is its default.
-pub const RECOVERABLE_DAYS: i64 = 90;
+/// A secret with its versions.
+pub type Secret = Object<Version>;
 
-/// A secret's versions. There is always a current one: the version written last.
-#[derive(Clone, Debug)]
-pub struct Secret {
-    /// As first written: Key Vault keeps the case and ignores it.
-    pub name: String,
-    pub current_id: Uuid,
-    pub current: Version,
-    older: BTreeMap<Uuid, Version>,
-}
-
-impl Secret {
-    pub fn new(name: &str, id: Uuid, version: Version) -> Self {
-        Self {
-            name: name.to_owned(),
-            current_id: id,
-            current: version,
-            older: BTreeMap::new(),
-        }
-    }
-
-    pub fn add(&mut self, id: Uuid, version: Version) {
-        let older = std::mem::replace(&mut self.current, version);
-        self.older
-            .insert(std::mem::replace(&mut self.current_id, id), older);
-    }
-
+impl Object<Version> {
     /// Makes a version current again, as if nothing had been written since.
     pub fn restore(&mut self, id: Uuid) -> bool {
-        if id == self.current_id {
-            return true;
-        }
-        let Some(version) = self.older.remove(&id) else {
-            return false;
-        };
-        let created = version.created;
-        (self.current_id, self.current) = (id, version);
-        self.older.retain(|_, older| older.created <= created);
-        true
-    }
-
-    /// One version, or the current one.
-    pub fn version(&self, id: Option<Uuid>) -> Option<(Uuid, &Version)> {
-        match id {
-            Some(id) if id != self.current_id => self.older.get(&id).map(|version| (id, version)),
-            _ => Some((self.current_id, &self.current)),
-        }
-    }
-
-    pub fn version_mut(&mut self, id: Option<Uuid>) -> Option<(Uuid, &mut Version)> {
-        match id {
-            Some(id) if id != self.current_id => {
-                self.older.get_mut(&id).map(|version| (id, version))
-            }
-            _ => Some((self.current_id, &mut self.current)),
-        }
-    }
-
-    /// All versions by id, which is the order they are listed in: it says nothing about age.
-    pub fn versions(&self) -> BTreeMap<Uuid, &Version> {
-        let mut versions: BTreeMap<Uuid, &Version> = self
-            .older
-            .iter()
-            .map(|(id, version)| (*id, version))
-            .collect();
-        versions.insert(self.current_id, &self.current);
-        versions
+        self.restore_if(id, |older, restored| older.created <= restored.created)
     }
 }

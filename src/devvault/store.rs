@@ -1,37 +1,45 @@
-//! One vault's secrets, living and deleted, and the rules by which they change.
+//! One vault's objects, living and deleted, and the rules by which secrets change.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
+use super::certificate_object::Certificate;
 use super::exchange::Moment;
-use super::operation::is_valid_name;
+use super::key_object::Key;
+use super::object::{Deleted, Shelf};
+use super::operation::{Type, is_valid_name};
 use super::refusal::Refusal;
-use super::secret::{Changes, NewSecret, RECOVERABLE_DAYS, Secret, Version, Written};
+use super::secret::{Changes, NewSecret, Secret, Version, Written};
 
 /// Key Vault's limit for a secret's value.
 pub const MAX_VALUE_BYTES: usize = 25 * 1024;
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Vault {
     /// The client IDs that may use this vault; everyone if nothing.
     pub access: Option<BTreeSet<String>>,
-    /// By name in lower case, because Key Vault ignores case.
-    living: BTreeMap<String, Secret>,
-    deleted: BTreeMap<String, Deleted>,
+    secrets: Shelf<Version>,
+    pub certificates: Shelf<Certificate>,
+    pub keys: Shelf<Key>,
     /// How far its clock is ahead.
     ahead: SignedDuration,
-    /// What the living were until which time, if that is remembered.
-    past: Option<Vec<(Timestamp, BTreeMap<String, Secret>)>>,
+    /// What the secrets were until which time, if that is remembered.
+    past: Option<Vec<(Timestamp, Shelf<Version>)>>,
 }
 
-/// A soft-deleted secret.
-#[derive(Clone, Debug)]
-pub struct Deleted {
-    pub secret: Secret,
-    pub deleted: i64,
-    pub scheduled_purge: i64,
+impl Default for Vault {
+    fn default() -> Self {
+        Self {
+            access: None,
+            secrets: Shelf::new(Type::Secret),
+            certificates: Shelf::new(Type::Certificate),
+            keys: Shelf::new(Type::Key),
+            ahead: SignedDuration::ZERO,
+            past: None,
+        }
+    }
 }
 
 impl Vault {
@@ -56,7 +64,7 @@ impl Vault {
     pub fn as_it_was(&self, at: Timestamp) -> Self {
         let past = self.past.iter().flatten().find(|(until, _)| *until > at);
         Self {
-            living: past.map_or_else(|| self.living.clone(), |(_, living)| living.clone()),
+            secrets: past.map_or_else(|| self.secrets.clone(), |(_, secrets)| secrets.clone()),
             past: None,
             ..self.clone()
         }
@@ -64,7 +72,7 @@ impl Vault {
 
     fn before_change(&mut self, moment: Moment) {
         if let Some(past) = &mut self.past {
-            past.push((moment.now, self.living.clone()));
+            past.push((moment.now, self.secrets.clone()));
         }
     }
 
@@ -85,20 +93,11 @@ impl Vault {
             )));
         }
         check_period(secret.nbf, secret.exp)?;
-        let key = name.to_ascii_lowercase();
-        if self.deleted.contains_key(&key) {
-            return Err(Refusal::deleted_but_recoverable(name));
-        }
+        self.secrets.check(name)?;
         self.before_change(moment);
         let version = Version::new(secret, self.clock(moment).as_second());
         let written = written(moment.fresh, &version);
-        match self.living.get_mut(&key) {
-            Some(secret) => secret.add(moment.fresh, version),
-            None => {
-                self.living
-                    .insert(key, Secret::new(name, moment.fresh, version));
-            }
-        }
+        self.secrets.add(name, moment.fresh, version)?;
         Ok(written)
     }
 
@@ -114,9 +113,7 @@ impl Vault {
     }
 
     pub fn secret(&self, name: &str) -> Result<&Secret, Refusal> {
-        self.living
-            .get(&name.to_ascii_lowercase())
-            .ok_or_else(|| Refusal::secret_not_found(name))
+        self.secrets.object(name)
     }
 
     pub fn update(
@@ -128,11 +125,7 @@ impl Vault {
     ) -> Result<Written, Refusal> {
         self.before_change(moment);
         let now = self.clock(moment).as_second();
-        let secret = self
-            .living
-            .get_mut(&name.to_ascii_lowercase())
-            .ok_or_else(|| Refusal::secret_not_found(name))?;
-        let (id, version) = secret.version_mut(id).ok_or_else(|| not_found(name, id))?;
+        let (id, version) = self.secrets.version_mut(name, id)?;
         check_period(changes.nbf.or(version.nbf), changes.exp.or(version.exp))?;
         version.change(changes, now);
         Ok(written(id, version))
@@ -143,64 +136,39 @@ impl Vault {
         self.before_change(moment);
         let absent = || Refusal::secret_not_found(&format!("{name}/{id}"));
         let id = Uuid::try_parse(id).map_err(|_| absent())?;
-        let secret = self
-            .living
-            .get_mut(&name.to_ascii_lowercase())
-            .ok_or_else(|| Refusal::secret_not_found(name))?;
+        let secret = self.secrets.object_mut(name)?;
         if !secret.restore(id) {
             return Err(absent());
         }
         Ok(written(secret.current_id, &secret.current))
     }
 
-    pub fn delete(&mut self, name: &str, moment: Moment) -> Result<&Deleted, Refusal> {
+    pub fn delete(&mut self, name: &str, moment: Moment) -> Result<&Deleted<Version>, Refusal> {
         self.before_change(moment);
-        let key = name.to_ascii_lowercase();
-        let secret = self
-            .living
-            .remove(&key)
-            .ok_or_else(|| Refusal::secret_not_found(name))?;
-        let deleted = self.clock(moment).as_second();
-        Ok(self.deleted.entry(key).or_insert(Deleted {
-            secret,
-            deleted,
-            scheduled_purge: deleted + RECOVERABLE_DAYS * 24 * 60 * 60,
-        }))
+        let now = self.clock(moment).as_second();
+        self.secrets.delete(name, now)
     }
 
-    pub fn deleted(&self, name: &str) -> Result<&Deleted, Refusal> {
-        self.deleted
-            .get(&name.to_ascii_lowercase())
-            .ok_or_else(|| Refusal::deleted_secret_not_found(name))
+    pub fn deleted(&self, name: &str) -> Result<&Deleted<Version>, Refusal> {
+        self.secrets.deleted(name)
     }
 
     pub fn purge(&mut self, name: &str) -> Result<(), Refusal> {
-        match self.deleted.remove(&name.to_ascii_lowercase()) {
-            Some(_) => Ok(()),
-            None => Err(Refusal::deleted_secret_not_found(name)),
-        }
+        self.secrets.purge(name)
     }
 
     pub fn recover(&mut self, name: &str, moment: Moment) -> Result<&Secret, Refusal> {
         self.before_change(moment);
-        let key = name.to_ascii_lowercase();
-        if self.living.contains_key(&key) {
-            return Err(Refusal::already_exists(name));
-        }
-        let deleted = self
-            .deleted
-            .remove(&key)
-            .ok_or_else(|| Refusal::deleted_secret_not_found(name))?;
-        Ok(self.living.entry(key).or_insert(deleted.secret))
+        self.secrets.recover(name)
     }
 
     /// Secrets in the order they are listed in, each with the key that a page can end on.
     pub fn list(&self) -> &BTreeMap<String, Secret> {
-        &self.living
+        self.secrets.list()
     }
 
-    pub fn list_deleted(&self) -> &BTreeMap<String, Deleted> {
-        &self.deleted
+    pub fn list_deleted(&self) -> &BTreeMap<String, Deleted<Version>> {
+        self.secrets.list_deleted()
     }
 }
 

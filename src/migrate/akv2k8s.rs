@@ -7,8 +7,9 @@ use serde::de::IgnoredAny;
 
 use super::finding::{Findings, Gap};
 use super::resource::Resource;
-use super::wish::{self, Wish};
+use super::wish::{self, Pinned, Wish};
 use super::{Outcome, names};
+use crate::api::{DataEntry, DataSource, ExpandFormat, ObjectKind, Transform};
 
 pub(super) const KIND: &str = "AzureKeyVaultSecret";
 
@@ -41,8 +42,8 @@ struct Object {
     #[serde(rename = "type")]
     type_: ObjectType,
     version: Option<String>,
-    #[serde(rename = "contentType")]
-    _content_type: Option<IgnoredAny>,
+    /// Of a secret with several values.
+    content_type: Option<String>,
     /// Whether to poll. The field has this name by a mistake of akv2k8s; its controller polls in any case.
     #[serde(rename = "bool")]
     _poll: Option<IgnoredAny>,
@@ -110,20 +111,6 @@ pub(super) fn convert(resource: &Resource) -> Outcome {
     if let Some(config_map) = output.config_map {
         findings.differs(Gap::ConfigMap(config_map.name));
     }
-    let object = spec.vault.object;
-    let transforms = output.transform.unwrap_or_default();
-    // The controller transforms secrets only.
-    if object.type_ == ObjectType::Secret && !transforms.is_empty() {
-        findings.not_converted(Gap::Transforms(transforms));
-    }
-    let key = match object.type_ {
-        ObjectType::Secret => key_of_secret(&mut findings, &secret, &object.name),
-        ObjectType::Certificate => refuse(&mut findings, Gap::Certificate(object.name.clone())),
-        ObjectType::Key => refuse(&mut findings, Gap::Key(object.name.clone())),
-        ObjectType::MultiKeyValueSecret => {
-            refuse(&mut findings, Gap::SeveralKeys(object.name.clone()))
-        }
-    };
     let target = wish::target(
         &mut findings,
         &secret.name,
@@ -131,10 +118,10 @@ pub(super) fn convert(resource: &Resource) -> Outcome {
         &resource.labels,
         &resource.annotations,
     );
+    let transforms = output.transform.unwrap_or_default();
+    let content = content(&mut findings, &spec.vault.object, &secret, &transforms);
     let vault = findings.take(names::vault_named(&spec.vault.name));
-    let version = object.version.unwrap_or_default();
-    let entry = key.and_then(|key| wish::entry(&mut findings, key, &object.name, &version));
-    let (Some(vault), Some(entry)) = (vault, entry) else {
+    let (Some(vault), Some((data, data_from))) = (vault, content) else {
         return Outcome::nothing(findings);
     };
     if spec.vault.azure_identity.is_some() {
@@ -147,14 +134,79 @@ pub(super) fn convert(resource: &Resource) -> Outcome {
             namespace: resource.namespace.clone(),
             name: resource.name.clone(),
             reader: None,
-            spec: wish::spec(vault, vec![entry], target),
+            spec: wish::spec(vault, data, data_from, target),
         }],
     )
+}
+
+type Content = (Vec<DataEntry>, Vec<DataSource>);
+
+/// What the controller writes of an object.
+fn content(
+    findings: &mut Findings,
+    object: &Object,
+    secret: &OutputSecret,
+    transforms: &[String],
+) -> Option<Content> {
+    let pinned = Pinned {
+        name: &object.name,
+        version: object.version.as_deref().unwrap_or_default(),
+    };
+    match object.type_ {
+        ObjectType::Secret => {
+            let key = key_of_secret(findings, secret, &object.name)?;
+            let mut entry = wish::entry(findings, key, ObjectKind::Secret, pinned);
+            // The controller transforms secrets only.
+            let transforms = transforms.iter();
+            entry.transforms = transforms
+                .filter_map(|name| transform(findings, name))
+                .collect();
+            Some((vec![entry], Vec::new()))
+        }
+        ObjectType::Certificate => match secret.type_.as_str() {
+            "kubernetes.io/tls" => Some((Vec::new(), vec![wish::certificate(findings, pinned)])),
+            "Opaque" => refuse(findings, Gap::RawCertificate(object.name.clone())),
+            _ => {
+                let key = data_key(findings, secret)?;
+                let entry = wish::entry(findings, key, ObjectKind::Certificate, pinned);
+                Some((vec![entry], Vec::new()))
+            }
+        },
+        ObjectType::Key => refuse(findings, Gap::Modulus(object.name.clone())),
+        ObjectType::MultiKeyValueSecret => {
+            let format = match object.content_type.as_deref().unwrap_or_default() {
+                "application/x-json" => ExpandFormat::Json,
+                "application/x-yaml" => ExpandFormat::Yaml,
+                other => {
+                    findings.not_converted(format_args!("its contentType {other:?} is not known"));
+                    return None;
+                }
+            };
+            Some((Vec::new(), vec![wish::expand(findings, pinned, format)]))
+        }
+    }
 }
 
 fn refuse<T>(findings: &mut Findings, gap: Gap) -> Option<T> {
     findings.not_converted(gap);
     None
+}
+
+fn transform(findings: &mut Findings, name: &str) -> Option<Transform> {
+    match name.to_lowercase().as_str() {
+        "trim" => Some(Transform::Trim),
+        "base64encode" => Some(Transform::Base64Encode),
+        "base64decode" => Some(Transform::Base64Decode),
+        _ => refuse(findings, Gap::Transform(name.to_owned())),
+    }
+}
+
+fn data_key<'a>(findings: &mut Findings, secret: &'a OutputSecret) -> Option<&'a str> {
+    if secret.data_key.is_empty() {
+        findings.not_converted("output.secret.dataKey is missing; akv2k8s writes nothing either");
+        return None;
+    }
+    Some(&secret.data_key)
 }
 
 /// The key that the controller gives a secret's value. Types with a key of their own take no other.
@@ -169,11 +221,6 @@ fn key_of_secret<'a>(
         "kubernetes.io/ssh-auth" => Some("ssh-privatekey"),
         "kubernetes.io/basic-auth" => refuse(findings, Gap::BasicAuth),
         "kubernetes.io/tls" => refuse(findings, Gap::CertificateSecret(object.to_owned())),
-        _ if secret.data_key.is_empty() => {
-            findings
-                .not_converted("output.secret.dataKey is missing; akv2k8s writes nothing either");
-            None
-        }
-        _ => Some(&secret.data_key),
+        _ => data_key(findings, secret),
     }
 }

@@ -9,9 +9,9 @@ use serde::de::IgnoredAny;
 
 use super::finding::{Findings, Gap};
 use super::resource::Resource;
-use super::wish::{self, Wish};
+use super::wish::{self, Pinned, Wish};
 use super::{Outcome, names};
-use crate::api::{DataEntry, GrantIdentity, VaultRef};
+use crate::api::{DataEntry, GrantIdentity, ObjectKind, Transform, VaultRef};
 
 pub(super) const GROUP: &str = "secrets-store.csi.x-k8s.io";
 pub(super) const KIND: &str = "SecretProviderClass";
@@ -80,6 +80,13 @@ impl Object {
             &self.object_alias
         }
     }
+
+    fn pinned(&self) -> Pinned<'_> {
+        Pinned {
+            name: &self.object_name,
+            version: &self.object_version,
+        }
+    }
 }
 
 pub(super) fn convert(resource: &Resource) -> Outcome {
@@ -131,29 +138,33 @@ fn synced(
     if data.is_empty() {
         findings.not_converted("it has no data");
     }
-    // Of a Secret of this type, the driver takes the certificate out of one file, and the key out of one.
-    let is_tls = secret.type_ == "kubernetes.io/tls";
-    let entries = data.iter().filter_map(|data| {
-        let file = &data.object_name;
+    // Of a Secret of this type, the driver takes certificate and key out of the files.
+    let pair = (secret.type_ == "kubernetes.io/tls")
+        .then(|| secret_takes(secret, "tls.crt"))
+        .flatten()
+        .filter(|file| secret_takes(secret, "tls.key") == Some(file));
+    let mut entries = Vec::new();
+    let mut sources = Vec::new();
+    for data in data {
+        let file = data.object_name.as_str();
         let Some(object) = objects.iter().find(|object| object.file() == file) else {
             findings.not_converted(format_args!("no object is mounted as {file:?}"));
-            return None;
+            continue;
         };
-        let taken_apart = is_tls
-            && data.key == "tls.key"
-            && secret_takes(secret, "tls.crt").is_some_and(|crt| crt == file);
-        if taken_apart {
-            findings.not_converted(Gap::CertificateSecret(object.object_name.clone()));
+        match data.key.as_str() {
+            "tls.crt" if pair == Some(file) => {
+                sources.push(wish::certificate(&mut findings, object.pinned()));
+            }
+            "tls.key" if pair == Some(file) => {}
+            key => entries.extend(entry(&mut findings, key, object)),
         }
-        entry(&mut findings, &data.key, object)
-    });
-    let entries: Vec<DataEntry> = entries.collect();
+    }
     let wish = Wish {
         subject,
         namespace: resource.namespace.clone(),
         name: secret.secret_name.clone(),
         reader: reader.cloned(),
-        spec: wish::spec(vault.clone(), entries, target),
+        spec: wish::spec(vault.clone(), entries, sources, target),
     };
     Outcome::of(findings, vec![wish])
 }
@@ -166,17 +177,24 @@ fn secret_takes<'a>(secret: &'a SecretObject, key: &str) -> Option<&'a str> {
 
 fn entry(findings: &mut Findings, key: &str, object: &Object) -> Option<DataEntry> {
     let name = &object.object_name;
-    match object.object_type.to_lowercase().as_str() {
-        "secret" => {}
-        "cert" => findings.not_converted(Gap::Certificate(name.clone())),
-        "key" => findings.not_converted(Gap::Key(name.clone())),
-        other => findings.not_converted(format_args!("{other:?} is not a type of vault objects")),
-    }
-    let encoding = object.object_encoding.to_lowercase();
-    if !matches!(encoding.as_str(), "" | "utf-8") {
-        findings.not_converted(Gap::Encoding(format!(
-            "objectEncoding {encoding:?} of {name:?}"
-        )));
+    let kind = match object.object_type.to_lowercase().as_str() {
+        "secret" => ObjectKind::Secret,
+        "cert" => ObjectKind::Certificate,
+        "key" => ObjectKind::Key,
+        other => {
+            findings.not_converted(format_args!("{other:?} is not a type of vault objects"));
+            return None;
+        }
+    };
+    let mut entry = wish::entry(findings, key, kind, object.pinned());
+    match object.object_encoding.to_lowercase().as_str() {
+        "" | "utf-8" => {}
+        "base64" => entry.transforms.push(Transform::Base64Decode),
+        other => {
+            findings.not_converted(Gap::Encoding(format!(
+                "objectEncoding {other:?} of {name:?}"
+            )));
+        }
     }
     if object.object_format.eq_ignore_ascii_case("pfx") {
         findings.not_converted(Gap::Encoding(format!("objectFormat \"pfx\" of {name:?}")));
@@ -189,7 +207,7 @@ fn entry(findings: &mut Findings, key: &str, object: &Object) -> Option<DataEntr
             "several versions of {name:?}; give each version an object of its own"
         ));
     }
-    wish::entry(findings, key, name, &object.object_version)
+    Some(entry)
 }
 
 struct Parameters(BTreeMap<String, String>);

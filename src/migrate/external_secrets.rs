@@ -12,8 +12,11 @@ use super::Outcome;
 use super::finding::{Findings, Gap};
 use super::resource::Resource;
 use super::store::{Reader, Store, StoreName, Stores};
-use super::wish::{self, Wish};
-use crate::api::{DataEntry, DeletionPolicy, MirrorIdentity};
+use super::wish::{self, Pinned, Wish};
+use crate::api::{
+    DataEntry, DataSource, DeletionPolicy, ExpandFormat, KeyFormat, MirrorIdentity, ObjectKind,
+    Transform,
+};
 
 pub(super) const GROUP: &str = "external-secrets.io";
 pub(super) const KIND: &str = "ExternalSecret";
@@ -60,7 +63,7 @@ struct Template {
     metadata: TemplateMetadata,
     #[serde(rename = "mergePolicy")]
     _merge_policy: Option<IgnoredAny>,
-    data: BTreeMap<String, IgnoredAny>,
+    data: BTreeMap<String, String>,
     template_from: Vec<IgnoredAny>,
 }
 
@@ -131,7 +134,9 @@ pub(super) fn convert(resource: &Resource, stores: &Stores) -> Outcome {
     let data_from = spec.data_from.unwrap_or_default();
 
     // A mirror reads one vault, an ExternalSecret any number; several mirrors may fill one Secret.
-    let mut by_store: BTreeMap<StoreName, Vec<DataEntry>> = BTreeMap::new();
+    let mut by_store: BTreeMap<StoreName, (Vec<DataEntry>, Vec<DataSource>)> = BTreeMap::new();
+    let spec_target = spec.target.unwrap_or_default();
+    let taken_apart = takes_apart(&spec_target, &data);
     let mut foreign = Vec::new();
     for data in &data {
         let Some(name) = source(&data.source_ref, resource).or(default.clone()) else {
@@ -145,13 +150,22 @@ pub(super) fn convert(resource: &Resource, stores: &Stores) -> Outcome {
             foreign.push(name);
             continue;
         }
-        let entry = entry(&mut findings, data);
-        by_store.entry(name).or_default().extend(entry);
+        let (entries, sources) = by_store.entry(name).or_default();
+        if taken_apart {
+            let object = object(&mut findings, &data.remote_ref);
+            sources.extend(object.map(|(_, object)| wish::certificate(&mut findings, object)));
+        } else {
+            entries.extend(entry(&mut findings, data));
+        }
     }
     for data in &data_from {
         match source(&data.source_ref, resource).or(default.clone()) {
             Some(name) if stores.is_of_another_provider(&name) => foreign.push(name),
-            _ => many(&mut findings, data),
+            Some(name) => {
+                let (_, sources) = by_store.entry(name).or_default();
+                sources.extend(many(&mut findings, data));
+            }
+            None => findings.not_converted("no store is named for an entry of dataFrom"),
         }
     }
     if !foreign.is_empty() && by_store.is_empty() && !findings.forbid() {
@@ -164,7 +178,7 @@ pub(super) fn convert(resource: &Resource, stores: &Stores) -> Outcome {
     if data.is_empty() && data_from.is_empty() {
         findings.not_converted("it has neither data nor dataFrom");
     }
-    let Some(target) = target(&mut findings, resource, spec.target.unwrap_or_default()) else {
+    let Some(target) = target(&mut findings, resource, spec_target, taken_apart) else {
         return Outcome::nothing(findings);
     };
     let interval = interval(
@@ -174,11 +188,11 @@ pub(super) fn convert(resource: &Resource, stores: &Stores) -> Outcome {
     );
 
     let mut wishes = Vec::new();
-    for (name, entries) in by_store {
+    for (name, (entries, sources)) in by_store {
         let Some(Store { vault, reader }) = findings.take(stores.get(&name)).cloned() else {
             continue;
         };
-        let mut spec = wish::spec(vault, entries, target.secret.clone());
+        let mut spec = wish::spec(vault, entries, sources, target.secret.clone());
         spec.deletion_policy = target.deletion_policy;
         spec.refresh_interval.clone_from(&interval);
         let reader = match reader {
@@ -215,6 +229,31 @@ fn source(source: &Option<SourceRef>, resource: &Resource) -> Option<StoreName> 
     Some(store_name(store, resource))
 }
 
+/// What External Secrets calls an object: `secret/name`, `cert/name`, `key/name` or, for a secret, the name alone
+/// (<https://external-secrets.io/latest/provider/azure-key-vault/#object-types>).
+fn object<'a>(findings: &mut Findings, remote: &'a RemoteRef) -> Option<(ObjectKind, Pinned<'a>)> {
+    let pinned = |name| Pinned {
+        name,
+        version: &remote.version,
+    };
+    if remote.metadata_policy.as_deref() == Some("Fetch") {
+        findings.not_converted(Gap::Tags(remote.key.clone()));
+    }
+    match remote.key.split_once('/') {
+        None => Some((ObjectKind::Secret, pinned(&remote.key))),
+        Some(("secret", name)) => Some((ObjectKind::Secret, pinned(name))),
+        Some(("key", name)) => Some((ObjectKind::Key, pinned(name))),
+        Some(("cert", name)) => {
+            findings.not_converted(Gap::RawCertificate(name.to_owned()));
+            None
+        }
+        Some((other, _)) => {
+            findings.not_converted(format_args!("{other:?} is not a type of vault objects"));
+            None
+        }
+    }
+}
+
 fn entry(findings: &mut Findings, data: &Data) -> Option<DataEntry> {
     let remote = &data.remote_ref;
     if data
@@ -227,43 +266,37 @@ fn entry(findings: &mut Findings, data: &Data) -> Option<DataEntry> {
             data.secret_key
         ));
     }
-    // https://external-secrets.io/latest/provider/azure-key-vault/#object-types
-    let name = match remote.key.split_once('/') {
-        None => remote.key.as_str(),
-        Some(("secret", name)) => name,
-        Some(("cert", name)) => {
-            findings.not_converted(Gap::Certificate(name.to_owned()));
-            name
-        }
-        Some(("key", name)) => {
-            findings.not_converted(Gap::Key(name.to_owned()));
-            name
-        }
-        Some((other, name)) => {
-            findings.not_converted(format_args!("{other:?} is not a type of vault objects"));
-            name
-        }
-    };
-    if !remote.property.is_empty() {
-        findings.not_converted(Gap::Property(remote.property.clone()));
+    let (kind, pinned) = object(findings, remote)?;
+    let mut entry = wish::entry(findings, &data.secret_key, kind, pinned);
+    if kind == ObjectKind::Key {
+        entry.object.format = Some(KeyFormat::Jwk);
+    } else if !remote.property.is_empty() {
+        entry.object.property = Some(property(findings, &remote.property));
     }
-    if let Some(decoding) = remote
-        .decoding_strategy
-        .as_deref()
-        .filter(|name| *name != "None")
-    {
-        findings.not_converted(Gap::Encoding(format!(
-            "decodingStrategy {decoding:?} of {name:?}"
-        )));
+    match remote.decoding_strategy.as_deref() {
+        None | Some("" | "None") => {}
+        Some("Base64") => entry.transforms.push(Transform::Base64Decode),
+        Some(other) => {
+            let name = &remote.key;
+            findings.not_converted(Gap::Encoding(format!(
+                "decodingStrategy {other:?} of {name:?}"
+            )));
+        }
     }
-    if remote.metadata_policy.as_deref() == Some("Fetch") {
-        findings.not_converted(Gap::Tags(name.to_owned()));
+    Some(entry)
+}
+
+/// External Secrets takes paths of GJSON, of which names with dots between are the part that mirrors take too.
+fn property(findings: &mut Findings, path: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
+    if !path.chars().all(plain) {
+        findings.not_converted(Gap::Property(path.to_owned()));
     }
-    wish::entry(findings, &data.secret_key, name, &remote.version)
+    path.to_owned()
 }
 
 /// What fills several keys.
-fn many(findings: &mut Findings, data: &DataFrom) {
+fn many(findings: &mut Findings, data: &DataFrom) -> Option<DataSource> {
     if data.find.is_some() {
         findings.not_converted(Gap::Search);
     }
@@ -274,12 +307,57 @@ fn many(findings: &mut Findings, data: &DataFrom) {
     {
         findings.not_converted(Gap::Rewrite);
     }
-    let extract = data.extract.as_ref().map(|remote| &remote.key);
-    if let Some(key) = extract.or(data.key.as_ref()) {
-        findings.not_converted(Gap::SeveralKeys(key.clone()));
-    } else if data.find.is_none() {
-        findings.not_converted("an entry of dataFrom is from a generator");
+    let Some(remote) = &data.extract else {
+        if data.key.is_some() {
+            findings.not_converted("an entry of dataFrom as v1alpha1 has it; write it as extract");
+        } else if data.find.is_none() {
+            findings.not_converted("an entry of dataFrom is from a generator");
+        }
+        return None;
+    };
+    if !remote.property.is_empty() {
+        findings.not_converted(Gap::Property(remote.property.clone()));
     }
+    if let Some(other) = remote
+        .decoding_strategy
+        .as_deref()
+        .filter(|name| *name != "None")
+    {
+        let name = &remote.key;
+        findings.not_converted(Gap::Encoding(format!(
+            "decodingStrategy {other:?} of {name:?}"
+        )));
+    }
+    let (kind, pinned) = object(findings, remote)?;
+    if kind != ObjectKind::Secret {
+        findings.not_converted(format_args!(
+            "{:?} is not a secret with several values",
+            remote.key
+        ));
+    }
+    Some(wish::expand(findings, pinned, ExpandFormat::Json))
+}
+
+/// Whether the template makes `tls.crt` and `tls.key` of the one object, in the words of External Secrets' own documentation
+/// (<https://external-secrets.io/latest/provider/azure-key-vault/#creating-external-secret>), and nothing else.
+fn takes_apart(target: &Target, data: &[Data]) -> bool {
+    let ([only], Some(template)) = (data, &target.template) else {
+        return false;
+    };
+    let plain = only.remote_ref.property.is_empty()
+        && !only.remote_ref.key.starts_with("key/")
+        && matches!(
+            only.remote_ref.decoding_strategy.as_deref(),
+            None | Some("None")
+        );
+    let is = |key: &str, function: &str| {
+        let words = template
+            .data
+            .get(key)
+            .map(|text| text.split_whitespace().collect::<String>());
+        words == Some(format!("{{{{.{}|b64dec|{function}}}}}", only.secret_key))
+    };
+    plain && template.data.len() == 2 && is("tls.crt", "pkcs12cert") && is("tls.key", "pkcs12key")
 }
 
 struct Converted {
@@ -288,7 +366,12 @@ struct Converted {
 }
 
 /// The Secret, or nothing where there is none to be.
-fn target(findings: &mut Findings, resource: &Resource, target: Target) -> Option<Converted> {
+fn target(
+    findings: &mut Findings,
+    resource: &Resource,
+    target: Target,
+    taken_apart: bool,
+) -> Option<Converted> {
     let name = target.name.unwrap_or_else(|| resource.name.clone());
     let deletion_policy = match target.creation_policy.as_deref() {
         None | Some("" | "Owner") => DeletionPolicy::Delete,
@@ -327,7 +410,8 @@ fn target(findings: &mut Findings, resource: &Resource, target: Target) -> Optio
                 .values()
                 .chain(metadata.annotations.values());
             let is_template = values.any(|value| value.contains("{{"));
-            if is_template || !template.data.is_empty() || !template.template_from.is_empty() {
+            let is_data = !taken_apart && !template.data.is_empty();
+            if is_template || is_data || !template.template_from.is_empty() {
                 findings.not_converted(Gap::Template);
             }
             wish::target(

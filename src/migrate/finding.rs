@@ -34,13 +34,14 @@ impl Weight {
 /// out of.
 #[derive(Clone, Debug)]
 pub(super) enum Gap {
-    Certificate(String),
-    /// The same object as `tls.crt` and `tls.key`.
+    /// A certificate in DER, or with its key in one value.
+    RawCertificate(String),
+    /// A secret as `tls.crt` and `tls.key`.
     CertificateSecret(String),
-    Key(String),
-    SeveralKeys(String),
+    /// akv2k8s gives of a key its modulus.
+    Modulus(String),
     Property(String),
-    Transforms(Vec<String>),
+    Transform(String),
     Encoding(String),
     BasicAuth,
     Search,
@@ -59,31 +60,30 @@ pub(super) enum Gap {
 impl fmt::Display for Gap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Certificate(name) => write!(f, "{name:?} is a certificate; mirrors read secrets"),
+            Self::RawCertificate(name) => write!(
+                f,
+                "the certificate {name:?} as it comes, in DER or PFX; mirrors give PEM"
+            ),
             Self::CertificateSecret(name) => write!(
                 f,
-                "{name:?} is taken apart into certificate and key; mirrors give values as they are"
+                "the secret {name:?} is a PFX that is taken apart; if it backs a certificate, mirror that by dataFrom[].certificate"
             ),
-            Self::Key(name) => write!(f, "{name:?} is a key; mirrors read secrets"),
-            Self::SeveralKeys(name) => write!(
+            Self::Modulus(name) => write!(
                 f,
-                "{name:?} fills several keys; mirrors fill one key from one object"
+                "of the key {name:?} akv2k8s gives the RSA modulus alone; a mirror of kind key gives the public key, as PEM or JWK"
             ),
             Self::Property(property) => write!(
                 f,
-                "the property {property:?} of a value; mirrors give whole values"
+                "the property {property:?} is more than names with dots between, which is what mirrors take"
             ),
-            Self::Transforms(names) => write!(
-                f,
-                "the transforms {names:?}; mirrors give values as they are"
-            ),
-            Self::Encoding(field) => write!(f, "{field}; mirrors give values as they are"),
+            Self::Transform(name) => write!(f, "the transform {name:?} is not known"),
+            Self::Encoding(field) => write!(f, "{field}; mirrors have no transform for it"),
             Self::BasicAuth => f.write_str(
                 "a value user:password that is split; keep user and password as two secrets in the vault",
             ),
             Self::Search => f.write_str("objects found by name or tag; mirrors name their objects"),
             Self::Rewrite => f.write_str("rewritten keys; mirrors name their keys"),
-            Self::Template => f.write_str("a template; mirrors give values as they are"),
+            Self::Template => f.write_str("a template; mirrors have transforms, and no templates"),
             Self::Tags(name) => write!(f, "the tags of {name:?}; mirrors read values"),
             Self::ConfigMap(name) => write!(f, "the ConfigMap {name:?}; mirrors write Secrets"),
             Self::Immutable => f.write_str("the Secret is immutable; those of mirrors are not"),

@@ -9,6 +9,7 @@ use crate::api::{
     GrantIdentity, GrantedObjects, KeyVaultGrant, KeyVaultGrantSpec, MirrorsOwn, ObjectKind,
     VaultRef,
 };
+use crate::render;
 
 /// Most objects that a grant can list.
 const MOST: usize = 1000;
@@ -67,8 +68,8 @@ fn spec(wish: &Wish, objects: &[Object]) -> KeyVaultGrantSpec {
 
 /// The objects that a mirror reads; Key Vault takes their names without regard to case.
 fn reads(wish: &Wish) -> impl Iterator<Item = Object> {
-    let objects = wish.spec.data.iter().map(|entry| &entry.object);
-    objects.map(|object| (object.kind, object.name.to_lowercase()))
+    let sources = render::sources(&wish.spec).into_iter();
+    sources.map(|source| (source.kind, source.name.to_lowercase()))
 }
 
 fn host(vault: &VaultRef) -> String {

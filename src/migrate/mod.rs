@@ -22,6 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use crate::api::{KeyVaultGrant, KeyVaultMirror};
+use crate::render;
 use finding::Findings;
 pub use finding::{Finding, Weight};
 use resource::Resource;
@@ -183,8 +184,8 @@ fn conflicts(wishes: &[Wish]) -> Vec<Finding> {
         let target = &wish.spec.target;
         let kind = std::iter::once(("its type".to_owned(), target.type_.to_string()));
         // A key has one mirror, whatever its content.
-        let keys = wish.spec.data.iter();
-        let keys = keys.map(|entry| (format!("key {:?}", entry.key), index.to_string()));
+        let keys = render::keys(&wish.spec).into_iter();
+        let keys = keys.map(|key| (format!("key {key:?}"), index.to_string()));
         let labels = target.labels.iter();
         let labels = labels.map(|(key, value)| (format!("label {key:?}"), value.clone()));
         let annotations = target.annotations.iter();

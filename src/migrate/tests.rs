@@ -177,19 +177,23 @@ proptest! {
         };
         let conversion = Conversion::of(documents, "web");
         for mirror in &conversion.mirrors {
-            prop_assert!(!mirror.spec.data.is_empty());
+            let sources = crate::render::sources(&mirror.spec);
+            prop_assert!(!sources.is_empty());
             prop_assert!(names::is_dns(&mirror.spec.target.name));
             for entry in &mirror.spec.data {
                 prop_assert!(names::is_key(&entry.key));
+            }
+            for source in sources {
                 let granted = conversion.grants.iter().any(|grant| {
                     let namespaces = grant.spec.namespaces.as_deref().unwrap_or_default();
                     grant.spec.vault == mirror.spec.vault
                         && namespaces == mirror.metadata.namespace.as_slice()
                         && grant.spec.objects.iter().any(|object| {
-                            object.name.eq_ignore_ascii_case(&entry.object.name)
+                            object.kind == source.kind
+                                && object.name.eq_ignore_ascii_case(&source.name)
                         })
                 });
-                prop_assert!(granted, "{:?} is not granted", entry.object);
+                prop_assert!(granted, "{source:?} is not granted");
             }
         }
     }

@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::finding::Findings;
 use super::names;
 use crate::api::{
-    DataEntry, DeletionPolicy, GrantIdentity, KeyVaultMirrorSpec, ObjectKind, SecretType, Target,
-    VaultObject, VaultRef,
+    CertificateObject, DataEntry, DataSource, DeletionPolicy, Expand, ExpandFormat, GrantIdentity,
+    KeyVaultMirrorSpec, ObjectKind, SecretObject, SecretType, Target, VaultObject, VaultRef,
 };
+use crate::render;
 
-/// Most keys of a mirror, and most labels of its target.
+/// Most entries of a mirror's data and dataFrom, and most labels of its target.
 const MOST_KEYS: usize = 500;
+const MOST_SOURCES: usize = 50;
 const MOST_LABELS: usize = 64;
 
 pub(super) struct Wish {
@@ -24,44 +26,95 @@ pub(super) struct Wish {
 }
 
 /// A spec with what all tools leave to their defaults.
-pub(super) fn spec(vault: VaultRef, data: Vec<DataEntry>, target: Target) -> KeyVaultMirrorSpec {
+pub(super) fn spec(
+    vault: VaultRef,
+    data: Vec<DataEntry>,
+    data_from: Vec<DataSource>,
+    target: Target,
+) -> KeyVaultMirrorSpec {
     KeyVaultMirrorSpec {
         vault,
         identity: None,
         data,
+        data_from,
         target,
         deletion_policy: DeletionPolicy::Delete,
         refresh_interval: "1m".to_owned(),
     }
 }
 
-/// A key that a secret of the vault fills. An empty version is the latest, as all three tools have it.
+/// An object of the vault by its name, and by its version where one is pinned.
+#[derive(Clone, Copy)]
+pub(super) struct Pinned<'a> {
+    pub name: &'a str,
+    /// Empty for the latest, as all three tools have it.
+    pub version: &'a str,
+}
+
+impl Pinned<'_> {
+    /// Name and version as the API takes them.
+    fn checked(self, findings: &mut Findings) -> (String, Option<String>) {
+        let Self { name, version } = self;
+        if !names::is_object(name) {
+            findings.not_converted(format_args!("{name:?} is not a name of a vault object"));
+        }
+        if !version.is_empty() && !names::is_version(version) {
+            findings.not_converted(format_args!(
+                "{version:?} is not a version of a vault object"
+            ));
+        }
+        let pinned = (!version.is_empty()).then(|| version.to_owned());
+        (name.to_owned(), pinned)
+    }
+}
+
+/// A key that an object of the vault fills.
 pub(super) fn entry(
     findings: &mut Findings,
     key: &str,
-    name: &str,
-    version: &str,
-) -> Option<DataEntry> {
-    let before = findings.forbid();
+    kind: ObjectKind,
+    object: Pinned,
+) -> DataEntry {
     if !names::is_key(key) {
         findings.not_converted(format_args!("{key:?} is not a key that a Secret can have"));
     }
-    if !names::is_object(name) {
-        findings.not_converted(format_args!("{name:?} is not a name of a vault object"));
-    }
-    if !version.is_empty() && !names::is_version(version) {
-        findings.not_converted(format_args!(
-            "{version:?} is not a version of a vault object"
-        ));
-    }
-    (before || !findings.forbid()).then(|| DataEntry {
+    let (name, version) = object.checked(findings);
+    DataEntry {
         key: key.to_owned(),
         object: VaultObject {
-            kind: ObjectKind::Secret,
-            name: name.to_owned(),
-            version: (!version.is_empty()).then(|| version.to_owned()),
+            kind,
+            name,
+            version,
+            property: None,
+            format: None,
         },
-    })
+        transforms: Vec::new(),
+    }
+}
+
+/// `tls.crt`, `tls.key` and `ca.crt`.
+pub(super) fn certificate(findings: &mut Findings, object: Pinned) -> DataSource {
+    let (name, version) = object.checked(findings);
+    DataSource {
+        certificate: Some(CertificateObject {
+            name,
+            version,
+            keystore: None,
+        }),
+        expand: None,
+    }
+}
+
+/// A key for each value that a secret has.
+pub(super) fn expand(findings: &mut Findings, object: Pinned, format: ExpandFormat) -> DataSource {
+    let (name, version) = object.checked(findings);
+    DataSource {
+        certificate: None,
+        expand: Some(Expand {
+            object: SecretObject { name, version },
+            format,
+        }),
+    }
 }
 
 /// The Secret to write.
@@ -133,15 +186,16 @@ fn carried(map: &BTreeMap<String, String>) -> BTreeMap<String, String> {
 
 /// What the definition of mirrors would refuse of this one as a whole.
 pub(super) fn check(wish: &Wish, findings: &mut Findings) {
-    let KeyVaultMirrorSpec { data, target, .. } = &wish.spec;
+    let target = &wish.spec.target;
     let mut keys = BTreeSet::new();
-    for entry in data.iter().filter(|entry| !keys.insert(&entry.key)) {
-        findings.not_converted(format_args!("key {:?} is filled twice", entry.key));
+    for key in render::keys(&wish.spec) {
+        if !keys.insert(key) {
+            findings.not_converted(format_args!("key {key:?} is filled twice"));
+        }
     }
-    if data.len() > MOST_KEYS {
+    if wish.spec.data.len() > MOST_KEYS || wish.spec.data_from.len() > MOST_SOURCES {
         findings.not_converted(format_args!(
-            "it has {} keys, and a mirror has at most {MOST_KEYS}: make several of it, with one Secret",
-            data.len()
+            "a mirror has at most {MOST_KEYS} entries of data and {MOST_SOURCES} of dataFrom: make several of it, with one Secret"
         ));
     }
     if target.labels.len().max(target.annotations.len()) > MOST_LABELS {

@@ -96,19 +96,19 @@ impl Targets {
     }
 
     /// Takes a mirror's keys, annotation, label and ownerReference out of a target, if it is still the one that was looked at:
-    /// an apply that wants nothing.
+    /// an apply that wants nothing. Gives the resourceVersion that the write produced.
     pub async fn withdraw(
         &self,
         target: &str,
         mirror_uid: &str,
         uid: &str,
         resource_version: &str,
-    ) -> Result<(), Failure> {
+    ) -> Result<String, Failure> {
         let metadata = json!({"name": target, "uid": uid, "resourceVersion": resource_version});
         let body = json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata});
         self.apply(mirror_uid, target, &body)
             .await
-            .map(drop)
+            .map(|written| written.metadata.resource_version.unwrap_or_default())
             .map_err(|error| refusal(error, target, std::iter::empty()))
     }
 
@@ -209,7 +209,8 @@ fn refusal<'a>(
     };
     match status.code {
         409 => Failure::Raced(target.to_owned()),
-        400..=499 if status.code != 429 => Failure::Rejected {
+        // 401 is about the daemon's own token, and 404 about a target or namespace that has just gone.
+        400..=499 if !matches!(status.code, 401 | 404 | 429) => Failure::Rejected {
             target: target.to_owned(),
             message,
         },
@@ -257,7 +258,9 @@ mod tests {
     #[test]
     fn a_race_is_not_a_rejection() {
         assert!(matches!(refused(409, "conflict"), Failure::Raced(_)));
-        assert!(matches!(refused(503, "later"), Failure::ApiServer(_)));
+        for code in [401, 404, 429, 503] {
+            assert!(matches!(refused(code, "later"), Failure::ApiServer(_)));
+        }
         assert!(matches!(refused(403, "quota"), Failure::Rejected { .. }));
     }
 }

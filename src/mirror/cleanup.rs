@@ -57,11 +57,11 @@ impl Mirrors {
             if all_want(name, target.mirror_uids(), live) {
                 continue;
             }
-            let existing = target.existing();
-            for sweep in leftovers(name, &existing, live) {
-                if let Err(error) = self.sweep_one(namespace, name, &existing, &sweep).await {
-                    tracing::warn!(%namespace, target = %name, %error, "a leftover can't be removed; that is tried again");
-                }
+            if let Err(error) = self
+                .sweep_target(namespace, name, target.existing(), live)
+                .await
+            {
+                tracing::warn!(%namespace, target = %name, %error, "a leftover can't be removed; that is tried again");
             }
         }
         let names: HashSet<(Option<&str>, Option<&str>)> = mirrors
@@ -81,13 +81,37 @@ impl Mirrors {
         }
     }
 
+    /// Removes one leftover of a target after the other: what is to be done with the next depends on what is there then.
+    async fn sweep_target(
+        &self,
+        namespace: &str,
+        target: &str,
+        mut existing: Existing,
+        live: &LiveMirrors<'_>,
+    ) -> Result<(), Failure> {
+        let mut looked_at = HashSet::new();
+        loop {
+            let mut sweeps = leftovers(target, &existing, live).into_iter();
+            let Some(sweep) = sweeps.find(|sweep| !looked_at.contains(sweep.uid())) else {
+                return Ok(());
+            };
+            looked_at.insert(sweep.uid().to_owned());
+            if let Some(resource_version) =
+                self.sweep_one(namespace, target, &existing, &sweep).await?
+            {
+                existing.forget(sweep.uid(), resource_version);
+            }
+        }
+    }
+
+    /// Gives the target's resourceVersion, if it was changed and is still there.
     async fn sweep_one(
         &self,
         namespace: &str,
         target: &str,
         existing: &Existing,
         sweep: &Sweep,
-    ) -> Result<(), Failure> {
+    ) -> Result<Option<String>, Failure> {
         let (Sweep::Withdraw { mirror, uid } | Sweep::Delete { mirror, uid }) = sweep;
         // The cache alone is no ground to remove anything on.
         let api: Api<KeyVaultMirror> = Api::namespaced(self.client.clone(), namespace);
@@ -98,7 +122,7 @@ impl Mirrors {
         if live
             .is_some_and(|live| live.uid().as_ref() == Some(uid) && live.spec.target.name == target)
         {
-            return Ok(());
+            return Ok(None);
         }
         let targets = Targets::new(self.client.clone(), namespace);
         tracing::info!(
@@ -108,16 +132,14 @@ impl Mirrors {
             "removing what a mirror left behind"
         );
         match sweep {
-            Sweep::Withdraw { uid, .. } => {
-                targets
-                    .withdraw(target, uid, &existing.uid, &existing.resource_version)
-                    .await
-            }
-            Sweep::Delete { .. } => {
-                targets
-                    .delete(target, &existing.uid, &existing.resource_version)
-                    .await
-            }
+            Sweep::Withdraw { uid, .. } => targets
+                .withdraw(target, uid, &existing.uid, &existing.resource_version)
+                .await
+                .map(Some),
+            Sweep::Delete { .. } => targets
+                .delete(target, &existing.uid, &existing.resource_version)
+                .await
+                .map(|()| None),
         }
     }
 }

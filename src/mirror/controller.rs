@@ -1,6 +1,6 @@
 //! Looks after each mirror: finds out what it may read and when, reads, and has the target written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,9 +31,9 @@ use crate::api::{KeyVaultGrant, KeyVaultMirror};
 use crate::clock::ServerClock;
 use crate::daemon::Stop;
 use crate::digest::{DigestKey, Place};
-use crate::render::{Rendered, render};
+use crate::render::{self, Contents, Rendered, Source, sources};
 use crate::telemetry::{Events, Metrics};
-use crate::vault::{self, Delivery, DnsSuffixes, Notice, ReadKey, VaultSecret, Vaults};
+use crate::vault::{self, Delivery, DnsSuffixes, Notice, ReadKey, Vaults};
 use crate::watch::{self, Index};
 
 /// Annotation that makes a mirror ask its vault at once, with any new value.
@@ -120,6 +120,14 @@ pub fn mirrors_of(target: &Target) -> Vec<ObjectRef<KeyVaultMirror>> {
         .collect()
 }
 
+/// What a mirror wants of its vault.
+struct Wants {
+    sources: Vec<Source>,
+    /// One for each source.
+    reads: Vec<ReadKey>,
+    interval: Duration,
+}
+
 /// What an attempt came to where nothing failed.
 enum Attempt {
     /// All is as it was when it last was in sync.
@@ -144,7 +152,10 @@ impl Mirrors {
                 continue;
             }
             let id = MirrorId::of(&mirror);
-            let Ok((reads, interval)) = self.wants(&mirror) else {
+            let Ok(Wants {
+                reads, interval, ..
+            }) = self.wants(&mirror)
+            else {
                 refused.push(id.reference());
                 continue;
             };
@@ -239,7 +250,11 @@ impl Mirrors {
         id: &MirrorId,
         memory: &mut Memory,
     ) -> Result<Attempt, Failure> {
-        let (reads, interval) = self.wants(mirror).inspect_err(|_| self.vaults.forget(id))?;
+        let Wants {
+            sources,
+            reads,
+            interval,
+        } = self.wants(mirror).inspect_err(|_| self.vaults.forget(id))?;
         let target = &mirror.spec.target.name;
         let targets = Targets::new(self.client.clone(), id.namespace());
         let existing = self
@@ -267,7 +282,9 @@ impl Mirrors {
         match self.vaults.take(id) {
             Some(Delivery::Content(content)) if as_looked => {
                 self.activity.begin(id.namespace(), id.name(), target);
-                self.write(mirror, &reads, content, &targets, existing, memory)
+                let contents = sources.into_iter().zip(content).collect();
+                let rendered = rendered(mirror, contents).await?;
+                self.write(mirror, &reads, rendered, &targets, existing, memory)
                     .await
             }
             Some(Delivery::Failed(error)) => Err(error.into()),
@@ -290,16 +307,12 @@ impl Mirrors {
         &self,
         mirror: &KeyVaultMirror,
         reads: &[ReadKey],
-        content: Vec<Arc<VaultSecret>>,
+        rendered: Rendered,
         targets: &Targets,
         existing: Option<Existing>,
         memory: &mut Memory,
     ) -> Result<Attempt, Failure> {
         let target = &mirror.spec.target.name;
-        let entries = mirror.spec.data.iter().zip(content);
-        let rendered = render(
-            entries.map(|(entry, secret)| (entry.key.as_str(), entry.object.name.as_str(), secret)),
-        );
         let desired = self.desired(mirror, reads, &rendered);
         let rivals = self.rivals(mirror);
         let planned = plan(
@@ -340,7 +353,17 @@ impl Mirrors {
     }
 
     /// What a mirror may read, and how often that is looked at.
-    fn wants(&self, mirror: &KeyVaultMirror) -> Result<(Vec<ReadKey>, Duration), Failure> {
+    fn wants(&self, mirror: &KeyVaultMirror) -> Result<Wants, Failure> {
+        let mut keys = BTreeSet::new();
+        if let Some(twice) = render::keys(&mirror.spec)
+            .into_iter()
+            .find(|key| !keys.insert(*key))
+        {
+            return Err(Failure::InvalidSpec(format!(
+                "key {twice} is given twice by spec.data and spec.dataFrom; leave one of them"
+            )));
+        }
+        let sources = sources(&mirror.spec);
         let grants = self.grants.state();
         let namespace = mirror.namespace().unwrap_or_default();
         let metadata = self.namespaces.get(&ObjectRef::new(&namespace));
@@ -355,16 +378,21 @@ impl Mirrors {
         let reads = grant::reads(
             &applicant,
             &mirror.spec,
+            &sources,
             grants.iter().map(|g| &g.spec),
             &self.suffixes,
         )?;
         if reads.is_empty() {
             return Err(Failure::InvalidSpec(
-                "spec.data is empty; name at least one key and its object".to_owned(),
+                "spec.data and spec.dataFrom are empty; name at least one object".to_owned(),
             ));
         }
         interval(&mirror.spec.refresh_interval, self.min_refresh_interval)
-            .map(|interval| (reads, interval))
+            .map(|interval| Wants {
+                sources,
+                reads,
+                interval,
+            })
             .map_err(Failure::InvalidSpec)
     }
 
@@ -425,8 +453,8 @@ impl Mirrors {
                 key,
             };
             let content = Content {
-                digest: self.digest_key.content(place, from.value.expose()),
-                object: format!("{vault}/secrets/{}", from.object),
+                digest: self.digest_key.content(place, from.identity()),
+                object: format!("{vault}/{}s/{}", from.kind, from.object),
                 version: from.secret.version.clone(),
                 updated: from.secret.updated,
             };
@@ -462,12 +490,11 @@ impl Mirrors {
                 uid: other.uid().unwrap_or_default(),
                 type_: other.spec.target.type_,
                 deletion_policy: other.spec.deletion_policy,
-                keys: other
-                    .spec
-                    .data
-                    .iter()
-                    .map(|entry| entry.key.clone())
+                keys: render::keys(&other.spec)
+                    .into_iter()
+                    .map(str::to_owned)
                     .collect(),
+                fills_others: !render::is_known(&other.spec),
                 labels: other.spec.target.labels.clone(),
                 annotations: other.spec.target.annotations.clone(),
                 precedes: precedence(&other) < precedence(mirror),
@@ -486,9 +513,12 @@ impl Mirrors {
         let interval = interval.unwrap_or(self.min_refresh_interval);
         match failure {
             // Each of these is told when something changes: by the vault, the grants, or the mirror itself.
-            Some(Failure::Vault(_) | Failure::Refused(_) | Failure::InvalidSpec(_)) => {
-                Action::await_change()
-            }
+            Some(
+                Failure::Vault(_)
+                | Failure::Refused(_)
+                | Failure::InvalidSpec(_)
+                | Failure::Content(_),
+            ) => Action::await_change(),
             Some(Failure::Raced(_)) if memory.failures <= QUIET_RACES => {
                 Action::requeue(RACE_PAUSE)
             }
@@ -504,6 +534,19 @@ impl Mirrors {
                 })
             }
         }
+    }
+}
+
+/// Renders a mirror's data. Where keys are derived from passwords, that takes long enough to be in the way of others.
+async fn rendered(mirror: &KeyVaultMirror, contents: Contents) -> Result<Rendered, Failure> {
+    if mirror.spec.data_from.is_empty() {
+        return Ok(render::render(&mirror.spec, &contents)?);
+    }
+    let spec = mirror.spec.clone();
+    let rendering = tokio::task::spawn_blocking(move || render::render(&spec, &contents));
+    match rendering.await {
+        Ok(rendered) => Ok(rendered?),
+        Err(died) => std::panic::resume_unwind(died.into_panic()),
     }
 }
 

@@ -6,7 +6,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::{Selector, SelectorExt};
 
 use super::account::UnusableAccount;
-use crate::api::{KeyVaultGrantSpec, KeyVaultMirrorSpec, ObjectKind, VaultObject};
+use crate::api::{KeyVaultGrantSpec, KeyVaultMirrorSpec, ObjectKind};
+use crate::render::Source;
 use crate::vault::{DnsSuffixes, Identity, InvalidVault, ReadKey, ServiceAccount, VaultHost};
 
 /// Why a mirror may not read; the text says what is missing.
@@ -15,21 +16,23 @@ pub enum Refusal {
     #[error(transparent)]
     InvalidVault(#[from] InvalidVault),
     #[error(
-        "no KeyVaultGrant lets namespace {namespace} read secret {object} of vault {vault}{}; add one, for example by the chart's value vaults",
+        "no KeyVaultGrant lets namespace {namespace} read {kind} {object} of vault {vault}{}; add one, for example by the chart's value vaults",
         as_whom(.account.as_deref())
     )]
     NotGranted {
         namespace: String,
+        kind: ObjectKind,
         object: String,
         vault: VaultHost,
         /// The ServiceAccount that the mirror names.
         account: Option<String>,
     },
     #[error(
-        "several KeyVaultGrants let namespace {namespace} read secret {object} of vault {vault}, as different identities ({identities}); leave one of them"
+        "several KeyVaultGrants let namespace {namespace} read {kind} {object} of vault {vault}, as different identities ({identities}); leave one of them"
     )]
     Ambiguous {
         namespace: String,
+        kind: ObjectKind,
         object: String,
         vault: VaultHost,
         identities: String,
@@ -53,11 +56,12 @@ pub struct Applicant<'a> {
     pub account: Option<ServiceAccount>,
 }
 
-/// The reads that a mirror needs, in the order of its data. Every one needs a grant, and all grants for one read must name the
+/// The reads that a mirror needs, in the order of its sources. Every one needs a grant, and all grants for one read must name the
 /// same identity.
 pub fn reads<'a>(
     applicant: &Applicant<'_>,
     spec: &KeyVaultMirrorSpec,
+    sources: &[Source],
     grants: impl Iterator<Item = &'a KeyVaultGrantSpec> + Clone,
     suffixes: &DnsSuffixes,
 ) -> Result<Vec<ReadKey>, Refusal> {
@@ -66,7 +70,7 @@ pub fn reads<'a>(
     let grants = grants
         .filter(|grant| suffixes.host(&grant.vault).is_ok_and(|host| host == vault))
         .filter(|grant| includes(grant, applicant));
-    let read = |object: &VaultObject| {
+    let read = |object: &Source| {
         let identities: BTreeSet<Identity> = grants
             .clone()
             .filter(|grant| covers(grant, object.kind, &object.name))
@@ -77,18 +81,21 @@ pub fn reads<'a>(
             (Some(identity), None) => Ok(ReadKey {
                 vault: vault.clone(),
                 identity: identity.clone(),
+                collection: object.collection,
                 // Key Vault's names don't distinguish case, so equal reads should not either.
                 name: object.name.to_ascii_lowercase(),
                 version: object.version.clone(),
             }),
             (None, _) => Err(Refusal::NotGranted {
                 namespace: applicant.namespace.to_owned(),
+                kind: object.kind,
                 object: object.name.clone(),
                 vault: vault.clone(),
                 account: own.map(|own| own.name.clone()),
             }),
             (Some(_), Some(_)) => Err(Refusal::Ambiguous {
                 namespace: applicant.namespace.to_owned(),
+                kind: object.kind,
                 object: object.name.clone(),
                 vault: vault.clone(),
                 identities: identities
@@ -99,7 +106,7 @@ pub fn reads<'a>(
             }),
         }
     };
-    spec.data.iter().map(|entry| read(&entry.object)).collect()
+    sources.iter().map(read).collect()
 }
 
 fn includes(grant: &KeyVaultGrantSpec, applicant: &Applicant<'_>) -> bool {
@@ -167,6 +174,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::render::sources;
 
     fn spec(object: &str) -> KeyVaultMirrorSpec {
         serde_json::from_value(json!({
@@ -208,8 +216,17 @@ mod tests {
         }
     }
 
+    fn reads_of<'a>(
+        applicant: &Applicant<'_>,
+        spec: &KeyVaultMirrorSpec,
+        grants: impl Iterator<Item = &'a KeyVaultGrantSpec> + Clone,
+        suffixes: &DnsSuffixes,
+    ) -> Result<Vec<ReadKey>, Refusal> {
+        reads(applicant, spec, &sources(spec), grants, suffixes)
+    }
+
     fn read(object: &str, grants: &[KeyVaultGrantSpec]) -> Result<Vec<ReadKey>, Refusal> {
-        reads(
+        reads_of(
             &runners(&BTreeMap::new(), None),
             &spec(object),
             grants.iter(),
@@ -262,7 +279,7 @@ mod tests {
             let labels = labels.iter().map(|(k, v)| (k.to_string(), v.to_string()));
             let labels = labels.collect();
             let applicant = runners(&labels, None);
-            reads(&applicant, &spec("s"), [&grant].into_iter(), &suffixes).is_ok()
+            reads_of(&applicant, &spec("s"), [&grant].into_iter(), &suffixes).is_ok()
         };
         assert!(allowed(&[("team", "a")]));
         assert!(allowed(&[("team", "a"), ("stage", "live")]));
@@ -288,7 +305,8 @@ mod tests {
         spec.identity =
             serde_json::from_value(json!({"serviceAccountName": "runner"})).expect("one");
         let applicant = runners(&labels, Some("runner"));
-        let by = |grants: &[KeyVaultGrantSpec]| reads(&applicant, &spec, grants.iter(), &suffixes);
+        let by =
+            |grants: &[KeyVaultGrantSpec]| reads_of(&applicant, &spec, grants.iter(), &suffixes);
         let named = grant("contoso", &["*"], "*", Some("b"));
         let daemon = grant("contoso", &["*"], "*", None);
         let own = |accounts: &[&str]| {

@@ -61,6 +61,11 @@ impl Ownership {
         self.managers.get(&manager(uid))
     }
 
+    /// Takes in that the mirror with this UID owns nothing any more.
+    pub fn forget(&mut self, uid: &str) {
+        self.managers.remove(&manager(uid));
+    }
+
     /// UIDs of the mirrors that put an ownerReference to themselves on the target.
     pub fn owners(&self) -> impl Iterator<Item = &str> {
         self.managers

@@ -42,6 +42,13 @@ pub struct Existing {
 }
 
 impl Existing {
+    /// Takes in that the mirror with this UID was taken out of it.
+    pub fn forget(&mut self, uid: &str, resource_version: String) {
+        self.records.remove(uid);
+        self.ownership.forget(uid);
+        self.resource_version = resource_version;
+    }
+
     /// Whether it has keys that no mirror put there. A mirrored key that somebody edited is none.
     pub fn has_keys_of_outsiders(&self) -> bool {
         let mirrored = |key| self.records.values().any(|r| r.keys.contains_key(key));
@@ -57,6 +64,8 @@ pub struct Rival {
     pub type_: SecretType,
     pub deletion_policy: DeletionPolicy,
     pub keys: Vec<String>,
+    /// Its content may give it more keys: those that it has written count too.
+    pub fills_others: bool,
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
     /// It comes first where nobody holds what both want: it is older, or as old and of smaller UID.
@@ -212,9 +221,12 @@ fn conflict(
                 winner: rival.name.clone(),
             });
         }
+        let written = theirs.filter(|_| rival.fills_others);
+        let written = written.into_iter().flat_map(|record| record.keys.keys());
         for key in rival
             .keys
             .iter()
+            .chain(written)
             .filter(|key| desired.keys.contains_key(*key))
         {
             let held = |record: Option<&Record>| {
@@ -465,6 +477,7 @@ mod tests {
             type_: SecretType::Opaque,
             deletion_policy: DeletionPolicy::Delete,
             keys: vec!["token".into()],
+            fills_others: false,
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
             precedes,
@@ -572,6 +585,18 @@ mod tests {
             decide(&desired("u", "a"), None, &[rival(false)]),
             Plan::Write(_)
         ));
+    }
+
+    #[test]
+    fn a_key_that_the_content_of_another_mirror_gave_it_is_its_own() {
+        let theirs = written(&desired("r", "a"), at(1));
+        let other = Rival {
+            keys: Vec::new(),
+            fills_others: true,
+            ..rival(false)
+        };
+        let plan = decide(&desired("u", "a"), Some(&theirs), &[other]);
+        assert!(matches!(plan, Plan::Conflict(Conflict::Key { .. })));
     }
 
     #[test]

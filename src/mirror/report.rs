@@ -66,7 +66,7 @@ impl Mirrors {
             let versions: Vec<String> = after
                 .objects
                 .iter()
-                .map(|o| format!("{} from {} version {}", o.key, o.name, o.version))
+                .map(|o| format!("{} from {} {} version {}", o.key, o.kind, o.name, o.version))
                 .collect();
             let note = format!(
                 "Secret {} written: {}",

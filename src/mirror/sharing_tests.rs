@@ -96,6 +96,7 @@ fn look(target: &mut Target, policies: &[DeletionPolicy], number: usize) -> bool
             type_: SecretType::Opaque,
             deletion_policy: *policy,
             keys: vec![other.to_string()],
+            fills_others: false,
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
             precedes: other < number,

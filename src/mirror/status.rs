@@ -1,12 +1,14 @@
 //! How a mirror is doing, as its status says it. Pure.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 
 use super::grant::Refusal;
 use super::plan::Conflict;
 use crate::api::condition::{self, Wanted, reason};
 use crate::api::{KeyVaultMirror, KeyVaultMirrorStatus, MirroredObject, TargetStatus};
-use crate::render::Rendered;
+use crate::render::{Rendered, Unrenderable};
 use crate::vault::{VaultError, VaultErrorKind};
 
 /// Why a mirror's target does not have what the vault has. Whatever it is, the target keeps what it had.
@@ -18,6 +20,9 @@ pub enum Failure {
     Refused(#[from] Refusal),
     #[error(transparent)]
     Vault(#[from] VaultError),
+    /// An object's content can't become what the mirror wants.
+    #[error(transparent)]
+    Content(#[from] Unrenderable),
     #[error(transparent)]
     Conflict(#[from] Conflict),
     /// The API server does not take the target as it would be; no use in repeating it.
@@ -51,6 +56,7 @@ impl Failure {
                 VaultErrorKind::Unreachable => reason::VAULT_UNREACHABLE,
                 VaultErrorKind::Server { .. } | VaultErrorKind::Malformed => reason::VAULT_ERROR,
             },
+            Self::Content(_) => reason::INVALID_CONTENT,
             Self::Conflict(_) => reason::TARGET_CONFLICT,
             Self::Rejected { .. } => reason::TARGET_REJECTED,
             Self::ApiServer(_) | Self::Raced(_) => reason::API_SERVER_ERROR,
@@ -60,9 +66,11 @@ impl Failure {
     /// Whether only a change by a person, here or in the vault, ends it.
     fn needs_a_person(&self) -> bool {
         match self {
-            Self::InvalidSpec(_) | Self::Refused(_) | Self::Conflict(_) | Self::Rejected { .. } => {
-                true
-            }
+            Self::InvalidSpec(_)
+            | Self::Refused(_)
+            | Self::Content(_)
+            | Self::Conflict(_)
+            | Self::Rejected { .. } => true,
             Self::Vault(error) => !error.kind.is_transient(),
             Self::ApiServer(_) | Self::Raced(_) => false,
         }
@@ -119,6 +127,7 @@ pub fn status(
                 .iter()
                 .map(|(key, from)| MirroredObject {
                     key: key.clone(),
+                    kind: from.kind,
                     name: from.object.clone(),
                     version: from.secret.version.clone(),
                     updated: from.secret.updated.map(|time| time.to_string()),
@@ -144,21 +153,23 @@ pub fn status(
 }
 
 fn wanted(mirror: &KeyVaultMirror, outcome: &Outcome<'_>, now: Timestamp) -> Vec<Wanted> {
-    let ready = || Wanted {
+    let ready = |count: usize| Wanted {
         type_: condition::READY,
         status: true,
         reason: reason::MIRRORED,
-        message: format!(
-            "{} in the Secret as in the vault",
-            keys(mirror.spec.data.len())
-        ),
+        message: format!("{} in the Secret as in the vault", keys(count)),
     };
     match outcome {
-        Outcome::Mirrored { rendered, .. } => [Some(ready()), outside_validity(rendered, now)]
-            .into_iter()
-            .flatten()
-            .collect(),
-        Outcome::Unchanged => vec![ready()],
+        Outcome::Mirrored { rendered, .. } => {
+            [Some(ready(rendered.len())), outside_validity(rendered, now)]
+                .into_iter()
+                .flatten()
+                .collect()
+        }
+        Outcome::Unchanged => {
+            let mirrored = mirror.status.as_ref().map(|status| status.objects.len());
+            vec![ready(mirrored.unwrap_or_default())]
+        }
         Outcome::Failed(failure) => {
             let (reason, message) = (failure.reason(), failure.to_string());
             let ready = Wanted {
@@ -185,6 +196,8 @@ fn outside_validity(rendered: &Rendered, now: Timestamp) -> Option<Wanted> {
             .values()
             .filter(|from| outside(&from.secret))
             .map(|from| from.object.as_str())
+            .collect::<BTreeSet<_>>()
+            .into_iter()
             .collect()
     };
     let expired = names(&|secret| secret.expires.is_some_and(|expires| expires <= now));
@@ -235,6 +248,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::api::ObjectKind;
+    use crate::render::RenderedKey;
     use crate::vault::VaultSecret;
 
     fn at(second: i64) -> Timestamp {
@@ -258,7 +273,16 @@ mod tests {
             not_before: None,
             expires: expires.map(at),
         });
-        crate::render::render([("token", "pat", secret)])
+        Rendered::from([(
+            "token".to_owned(),
+            RenderedKey {
+                value: secret.value.clone(),
+                made_of: None,
+                kind: ObjectKind::Secret,
+                object: "pat".to_owned(),
+                secret,
+            },
+        )])
     }
 
     #[test]

@@ -20,6 +20,14 @@ pub enum Sweep {
     Delete { mirror: String, uid: String },
 }
 
+impl Sweep {
+    /// UID of the mirror whose leftover it is.
+    pub fn uid(&self) -> &str {
+        let (Self::Withdraw { uid, .. } | Self::Delete { uid, .. }) = self;
+        uid
+    }
+}
+
 /// Whether all of the mirrors that have a record on the target called `target` want it: cheaper to know than what is left over.
 pub fn all_want<'a>(
     target: &str,
@@ -209,7 +217,7 @@ mod tests {
             sweeps[..],
             [Sweep::Withdraw { .. }, Sweep::Withdraw { .. }]
         ));
-        existing.records.remove("a");
+        existing.forget("a", "2".into());
         let sweeps = leftovers("t", &existing, &live(&[]));
         assert!(matches!(sweeps[..], [Sweep::Delete { .. }]));
     }

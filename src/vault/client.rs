@@ -1,6 +1,6 @@
 //! Carries out requests: Azure's own client for one vault and one identity.
 
-use std::collections::HashMap;
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,17 +10,19 @@ use azure_core::http::headers::{HeaderName, Headers};
 use azure_core::http::pager::{PagerContinuation, PagerOptions};
 use azure_core::http::{ClientOptions, RetryOptions, Url};
 use azure_core::time::OffsetDateTime;
-use azure_security_keyvault_secrets::models::{
-    SecretAttributes, SecretClientGetSecretOptions, SecretClientListSecretPropertiesOptions,
-};
-use azure_security_keyvault_secrets::{ResourceExt, SecretClient, SecretClientOptions};
-use futures::StreamExt;
+use azure_security_keyvault_certificates::{CertificateClient, CertificateClientOptions};
+use azure_security_keyvault_keys::{KeyClient, KeyClientOptions};
+use azure_security_keyvault_secrets::{SecretClient, SecretClientOptions};
 use jiff::Timestamp;
 
 use super::fingerprint::{Attributes, Revision};
 use super::survey::{Answer, Link, ObjectId, Page};
 use super::token::RenewingCredential;
-use super::{VaultError, VaultErrorKind, VaultHost, VaultSecret};
+use super::{Collection, VaultError, VaultErrorKind, VaultHost, VaultSecret};
+
+mod certificates;
+mod keys;
+mod secrets;
 
 /// How long a connection may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -84,11 +86,13 @@ impl Transport {
     }
 }
 
-/// The client of one vault and one identity, kept open: one challenge, then a reused token and connections.
+/// The clients of one vault and one identity, kept open: one challenge each, then a reused token and connections.
 pub(super) struct VaultClient {
     host: VaultHost,
     credential: Arc<RenewingCredential>,
     secrets: SecretClient,
+    certificates: CertificateClient,
+    keys: KeyClient,
 }
 
 impl VaultClient {
@@ -97,17 +101,25 @@ impl VaultClient {
         credential: Arc<RenewingCredential>,
         host: &VaultHost,
     ) -> azure_core::Result<Self> {
-        let client_options = transport.options();
-        let options = SecretClientOptions {
-            client_options,
+        let token_source = || -> Arc<dyn TokenCredential> { Arc::clone(&credential) as _ };
+        let secrets = SecretClientOptions {
+            client_options: transport.options(),
             ..Default::default()
         };
-        let token_source: Arc<dyn TokenCredential> = Arc::clone(&credential) as _;
-        let secrets = SecretClient::new(&host.url(), token_source, Some(options))?;
+        let certificates = CertificateClientOptions {
+            client_options: transport.options(),
+            ..Default::default()
+        };
+        let keys = KeyClientOptions {
+            client_options: transport.options(),
+            ..Default::default()
+        };
         Ok(Self {
             host: host.clone(),
+            secrets: SecretClient::new(&host.url(), token_source(), Some(secrets))?,
+            certificates: CertificateClient::new(&host.url(), token_source(), Some(certificates))?,
+            keys: KeyClient::new(&host.url(), token_source(), Some(keys))?,
             credential,
-            secrets,
         })
     }
 
@@ -116,111 +128,87 @@ impl VaultClient {
         &self.credential
     }
 
-    /// GET of a secret: <https://learn.microsoft.com/rest/api/keyvault/secrets/get-secret/get-secret>.
-    pub(super) async fn get_secret(
+    /// GET of an object.
+    pub(super) async fn get(&self, id: &ObjectId) -> Result<(VaultSecret, Answer), VaultError> {
+        match id.collection {
+            Collection::Secrets => secrets::get(self, id).await,
+            Collection::Certificates => certificates::get(self, id).await,
+            Collection::Keys => keys::get(self, id).await,
+        }
+    }
+
+    /// A page of a collection's list.
+    pub(super) async fn list(
         &self,
-        id: &ObjectId,
-    ) -> Result<(VaultSecret, Answer), VaultError> {
-        let object = id.to_string();
-        let malformed = || VaultError::new(VaultErrorKind::Malformed, &self.host, &object, "");
-        let options = SecretClientGetSecretOptions {
-            secret_version: id.version.clone(),
+        collection: Collection,
+        link: Option<&Link>,
+    ) -> Result<Page, VaultError> {
+        let method_options = PagerOptions {
+            continuation: link.map(|link| self.continuation(link)).transpose()?,
             ..Default::default()
         };
-        let answer = self
-            .secrets
-            .get_secret(&id.name, Some(options))
-            .await
-            .map_err(|error| VaultError::classify(&error, &self.host, &object))?;
-        let date = date(answer.headers());
-        let secret = answer.into_model().map_err(|_| malformed())?;
-        let version = secret
-            .resource_id()
-            .ok()
-            .and_then(|id| id.version)
-            .ok_or_else(malformed)?;
-        let content_type = secret.content_type.as_deref();
-        let attributes = attributes(
-            secret.attributes.as_ref(),
-            content_type,
-            secret.tags.as_ref(),
-        );
-        let revision = Revision::new(&version, attributes);
+        match collection {
+            Collection::Secrets => secrets::list(self, method_options).await,
+            Collection::Certificates => certificates::list(self, method_options).await,
+            Collection::Keys => keys::list(self, method_options).await,
+        }
+    }
+
+    /// What one of Azure's clients says went wrong with `object`.
+    fn classify(&self, object: impl fmt::Display, error: &azure_core::Error) -> VaultError {
+        VaultError::classify(error, &self.host, &object.to_string())
+    }
+
+    /// What a GET told of `id`. A certificate or key that is disabled is refused as Key Vault itself refuses a disabled secret.
+    fn answered(
+        &self,
+        id: &ObjectId,
+        told: Told<'_>,
+        date: Option<i64>,
+    ) -> Result<(VaultSecret, Answer), VaultError> {
+        let error = |kind| VaultError::new(kind, &self.host, &id.to_string(), "");
+        let attributes = told.attributes;
+        if attributes.enabled == Some(false) {
+            return Err(error(VaultErrorKind::Disabled));
+        }
+        let (Some(version), Some(value)) = (told.version, told.value) else {
+            return Err(error(VaultErrorKind::Malformed));
+        };
         let timestamp = |seconds: Option<i64>| Timestamp::from_second(seconds?).ok();
+        let revision = Revision::new(&version, attributes);
         let secret = VaultSecret {
             updated: timestamp(attributes.updated),
             not_before: timestamp(attributes.not_before),
             expires: timestamp(attributes.expires),
             version,
-            value: secret.value.ok_or_else(malformed)?.into_bytes().into(),
+            value: value.into(),
         };
         Ok((secret, Answer { revision, date }))
     }
 
-    /// A page of the list of secrets: <https://learn.microsoft.com/rest/api/keyvault/secrets/get-secrets/get-secrets>.
-    pub(super) async fn list_secrets(&self, link: Option<&Link>) -> Result<Page, VaultError> {
-        const OBJECT: &str = "the list of secrets";
-        let classify = |error| VaultError::classify(&error, &self.host, OBJECT);
-        let malformed = || VaultError::new(VaultErrorKind::Malformed, &self.host, OBJECT, "");
-        let continuation = link.map(|link| self.continuation(link)).transpose();
-        let options = SecretClientListSecretPropertiesOptions {
-            method_options: PagerOptions {
-                continuation: continuation.map_err(|_| malformed())?,
-                ..Default::default()
-            },
-            ..Default::default()
-        };
-        let list = self.secrets.list_secret_properties(Some(options));
-        let mut pages = list.map_err(classify)?.into_pages();
-        let answer = pages
-            .next()
-            .await
-            .ok_or_else(malformed)?
-            .map_err(classify)?;
-        let next = pages.into_continuation().map(String::from);
-        let page = answer.into_model().map_err(|_| malformed())?;
-        let items = page.value.into_iter().filter_map(|item| {
-            let name = item.resource_id().ok()?.name.to_ascii_lowercase();
-            let content_type = item.content_type.as_deref();
-            let attributes = attributes(item.attributes.as_ref(), content_type, item.tags.as_ref());
-            Some((name, attributes.into()))
-        });
-        let items = items.collect();
-        Ok(Page { items, next })
+    fn malformed(&self, object: impl fmt::Display) -> VaultError {
+        let (kind, object) = (VaultErrorKind::Malformed, object.to_string());
+        VaultError::new(kind, &self.host, &object, "")
     }
 
     /// Where a list goes on, which must be in the same vault: the token goes along.
-    fn continuation(&self, link: &Link) -> Result<PagerContinuation, ForeignLink> {
-        let url: Url = link.parse().map_err(|_| ForeignLink)?;
-        if url.scheme() == "https" && url.host_str() == Some(self.host.as_str()) {
-            Ok(PagerContinuation::Link(url))
-        } else {
-            Err(ForeignLink)
-        }
+    fn continuation(&self, link: &Link) -> Result<PagerContinuation, VaultError> {
+        let url: Option<Url> = link.parse().ok();
+        url.filter(|url| url.scheme() == "https" && url.host_str() == Some(self.host.as_str()))
+            .map(PagerContinuation::Link)
+            .ok_or_else(|| self.malformed("a list"))
     }
 }
 
-/// A `nextLink` that leads elsewhere.
-struct ForeignLink;
+/// What a GET told of an object, whatever its collection.
+struct Told<'a> {
+    version: Option<String>,
+    value: Option<Vec<u8>>,
+    attributes: Attributes<'a>,
+}
 
-fn attributes<'a>(
-    attributes: Option<&SecretAttributes>,
-    content_type: Option<&'a str>,
-    tags: Option<&'a HashMap<String, String>>,
-) -> Attributes<'a> {
-    let seconds = |time: Option<OffsetDateTime>| time.map(OffsetDateTime::unix_timestamp);
-    let attribute = |field: fn(&SecretAttributes) -> Option<OffsetDateTime>| {
-        seconds(attributes.and_then(field))
-    };
-    Attributes {
-        updated: attribute(|attributes| attributes.updated),
-        created: attribute(|attributes| attributes.created),
-        not_before: attribute(|attributes| attributes.not_before),
-        expires: attribute(|attributes| attributes.expires),
-        enabled: attributes.and_then(|attributes| attributes.enabled),
-        content_type,
-        tags,
-    }
+fn seconds(time: Option<OffsetDateTime>) -> Option<i64> {
+    time.map(OffsetDateTime::unix_timestamp)
 }
 
 /// The `Date` of an answer, in seconds since 1970: what the clock of who answered shows.

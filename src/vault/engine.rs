@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::governor::{Governor, Limits, Outcome, Priority, Started};
-use super::survey::{Answer, News, ObjectId, Page, Request, Settings, Survey};
-use super::{VaultError, VaultErrorKind};
+use super::survey::{Answer, News, ObjectId, Page, Request, Settings, Surveys};
+use super::{Collection, VaultError, VaultErrorKind};
 
 /// How long a dead vault is left alone where no interval is shorter.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -16,13 +16,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub enum Ended {
     Read(ObjectId, Result<Answer, VaultError>),
-    Listed(Result<Page, VaultError>),
+    Listed(Collection, Result<Page, VaultError>),
 }
 
 /// The engine of one vault and identity.
 #[derive(Debug)]
 pub struct Engine {
-    survey: Survey,
+    survey: Surveys,
     governor: Governor<Request>,
     /// Why the vault is left alone, or was the last time.
     pause: Option<VaultError>,
@@ -34,24 +34,24 @@ impl Engine {
     /// `phase`, from 0 to 1, differs from vault to vault, so that not all are asked at once.
     pub fn new(settings: Settings, limits: Limits, phase: f64, now: Instant) -> Self {
         Self {
-            survey: Survey::new(settings, phase, now),
+            survey: Surveys::new(settings, phase, now),
             governor: Governor::new(limits, now),
             pause: None,
             revived: true,
         }
     }
 
-    /// See [`Survey::want`].
+    /// See [`super::survey::Survey::want`].
     pub fn want(&mut self, id: ObjectId, interval: Duration, now: Instant) {
         self.survey.want(id, interval, now);
     }
 
-    /// See [`Survey::unwant`].
+    /// See [`super::survey::Survey::unwant`].
     pub fn unwant(&mut self, id: &ObjectId) {
         self.survey.unwant(id);
     }
 
-    /// See [`Survey::ask`]. Who asks while the vault is left alone is told so at once, and gets the object later all the same.
+    /// See [`super::survey::Survey::ask`]. Who asks while the vault is left alone is told so at once, and gets the object later all the same.
     pub fn ask(
         &mut self,
         id: &ObjectId,
@@ -131,8 +131,8 @@ impl Engine {
     /// Takes in how a request ended. `jitter`, from 0 to 1, spreads pauses.
     pub fn finish(&mut self, number: u64, ended: Ended, jitter: f64, now: Instant) -> Vec<News> {
         let failure = match &ended {
-            Ended::Read(_, Err(error)) | Ended::Listed(Err(error)) => Some(error.clone()),
-            Ended::Read(_, Ok(_)) | Ended::Listed(Ok(_)) => None,
+            Ended::Read(_, Err(error)) | Ended::Listed(_, Err(error)) => Some(error.clone()),
+            Ended::Read(_, Ok(_)) | Ended::Listed(_, Ok(_)) => None,
         };
         let outcome = failure
             .as_ref()
@@ -154,11 +154,11 @@ impl Engine {
                 let news = self.survey.read_failed(number, &id, &error, now, pause);
                 news.into_iter().collect()
             }
-            Ended::Listed(Ok(page)) => self.survey.page_done(page, now),
-            Ended::Listed(Err(error)) => match pause {
-                Some(until) => self.survey.page_delayed(&error, until),
+            Ended::Listed(collection, Ok(page)) => self.survey.page_done(collection, page, now),
+            Ended::Listed(collection, Err(error)) => match pause {
+                Some(until) => self.survey.page_delayed(collection, &error, until),
                 None => {
-                    self.survey.page_failed(error.kind, now);
+                    self.survey.page_failed(collection, error.kind, now);
                     Vec::new()
                 }
             },
@@ -186,7 +186,9 @@ impl Engine {
                 Request::Get(id) => {
                     news.extend(self.survey.read_delayed(&id, error, now, until));
                 }
-                Request::Page(_) => news.extend(self.survey.page_delayed(error, until)),
+                Request::Page(collection, _) => {
+                    news.extend(self.survey.page_delayed(collection, error, until));
+                }
             }
         }
         news

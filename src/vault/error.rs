@@ -126,7 +126,7 @@ impl VaultError {
                 "vault {vault} asks for fewer requests (429); reads of it pause and go on by themselves"
             ),
             K::Forbidden => format!(
-                "vault {vault} forbids reading {object}{detail}; give the identity the role 'Key Vault Secrets User' on the vault, or 'get' in its access policy"
+                "vault {vault} forbids reading {object}{detail}; give the identity the role 'Key Vault Secrets User' on the vault ('Key Vault Reader' for the public parts of certificates and keys), or 'get' in its access policy"
             ),
             K::Firewall => format!(
                 "the firewall of vault {vault} refuses this cluster{detail}; allow the cluster's outbound address or use a private endpoint"
@@ -197,7 +197,7 @@ fn classify_status(status: u16, code: &str, retry_after: Option<Duration>) -> Va
     use VaultErrorKind as K;
     match (status, code) {
         (429, _) => K::Throttled { retry_after },
-        (403, "SecretDisabled") => K::Disabled,
+        (403, "SecretDisabled" | "CertificateDisabled" | "KeyDisabled") => K::Disabled,
         (403, "ForbiddenByFirewall" | "ForbiddenByConnection") => K::Firewall,
         (403, _) => K::Forbidden,
         (404, _) => K::NotFound,

@@ -25,7 +25,7 @@ use super::task::random;
 use super::{Identity, Subscriber, Vaults};
 use crate::telemetry::Metrics;
 
-pub use self::event::{Collection, Hint};
+pub use self::event::Hint;
 pub use self::queue::{Queue, QueueUrl};
 
 /// A message that was received more often is dropped: something goes wrong with it.

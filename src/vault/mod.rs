@@ -35,7 +35,7 @@ pub use hints::Source as HintSource;
 pub use identity::{
     CredentialKind, EXCHANGE_AUDIENCE, Identity, ServiceAccount, ServiceAccountTokens,
 };
-pub use name::{DnsSuffixes, InvalidVault, VaultHost};
+pub use name::{Collection, DnsSuffixes, InvalidVault, VaultHost};
 pub use secret::{SecretValue, VaultSecret};
 pub use subscriptions::Delivery;
 pub use survey::{Mode as SurveyMode, Settings as SurveySettings};
@@ -46,7 +46,8 @@ pub use vaults::{Account, Config, Notice, Subscriber, Vaults};
 pub struct ReadKey {
     pub vault: VaultHost,
     pub identity: Identity,
-    /// Name of the secret, in lower case.
+    pub collection: Collection,
+    /// Name of the object, in lower case.
     pub name: String,
     /// Its version; none is the latest.
     pub version: Option<String>,

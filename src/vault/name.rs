@@ -1,4 +1,4 @@
-//! What vaults are called.
+//! What vaults are called, and where in them objects are.
 
 use std::fmt;
 use std::str::FromStr;
@@ -25,6 +25,33 @@ impl VaultHost {
 impl fmt::Display for VaultHost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// Where in a vault GET and LIST find an object. A certificate is in all three: its public part under `certificates` and `keys`, and
+/// all of it, with its key where that can be exported, as the secret that backs it.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Collection {
+    Secrets,
+    Certificates,
+    Keys,
+}
+
+impl Collection {
+    /// What one object of it is called.
+    pub fn object(self) -> &'static str {
+        match self {
+            Self::Secrets => "secret",
+            Self::Certificates => "certificate",
+            Self::Keys => "key",
+        }
+    }
+}
+
+impl fmt::Display for Collection {
+    /// As in the path of a URL.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}s", self.object())
     }
 }
 

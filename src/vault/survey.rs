@@ -14,11 +14,13 @@ use self::cost::Costs;
 use self::object::{Look, Object};
 use super::fingerprint::{Fingerprint, Revision};
 use super::governor::Priority;
-use super::{VaultError, VaultErrorKind};
+use super::{Collection, VaultError, VaultErrorKind};
 
+mod collections;
 mod cost;
 mod object;
 
+pub use self::collections::Surveys;
 pub use self::cost::Mode;
 
 /// Attempts at a page before the cycle goes on without the list.
@@ -31,6 +33,7 @@ const SPREAD: Duration = Duration::from_secs(3600);
 /// An object of one vault.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ObjectId {
+    pub collection: Collection,
     /// In lower case: Key Vault's names don't distinguish case.
     pub name: String,
     /// A pinned version; none is the latest.
@@ -39,7 +42,7 @@ pub struct ObjectId {
 
 impl fmt::Display for ObjectId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "secret {}", self.name)
+        write!(f, "{} {}", self.collection.object(), self.name)
     }
 }
 
@@ -49,8 +52,8 @@ pub type Link = String;
 /// What a survey wants to ask the vault.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Request {
-    /// The first page of the list, or the one that a link leads to.
-    Page(Option<Link>),
+    /// The first page of a collection's list, or the one that a link leads to.
+    Page(Collection, Option<Link>),
     Get(ObjectId),
 }
 
@@ -97,9 +100,10 @@ pub struct Settings {
     pub per_second: f64,
 }
 
-/// The survey of one vault as one identity sees it.
+/// The survey of one collection of a vault as one identity sees it.
 #[derive(Debug)]
 pub struct Survey {
+    collection: Collection,
     settings: Settings,
     started: Instant,
     /// Offset of the ticks, so that vaults are not all asked at once.
@@ -144,8 +148,9 @@ struct Listing {
 
 impl Survey {
     /// A survey of nothing. `phase`, from 0 to 1, differs from vault to vault.
-    pub fn new(settings: Settings, phase: f64, now: Instant) -> Self {
+    pub fn new(collection: Collection, settings: Settings, phase: f64, now: Instant) -> Self {
         Self {
+            collection,
             settings,
             started: now,
             offset: SPREAD.mul_f64(phase),
@@ -261,7 +266,7 @@ impl Survey {
                 let object = self.objects.get_mut(id);
                 object.is_some_and(|object| object.start(number))
             }
-            Request::Page(link) => {
+            Request::Page(_, link) => {
                 let expected =
                     |listing: &&mut Listing| listing.link == *link && listing.retry_at.is_none();
                 let listing = self.listing.as_mut().filter(expected);
@@ -326,6 +331,7 @@ impl Survey {
         let mut news = Vec::new();
         for (name, fingerprint) in page.items {
             let id = ObjectId {
+                collection: self.collection,
                 name,
                 version: None,
             };
@@ -437,7 +443,7 @@ impl Survey {
     }
 
     fn ask_page(&mut self, listing: Listing) {
-        let page = Request::Page(listing.link.clone());
+        let page = Request::Page(self.collection, listing.link.clone());
         self.wanted.push((Priority::Periodic, page));
         self.listing = Some(listing);
     }

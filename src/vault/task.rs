@@ -1,5 +1,6 @@
 //! Carries out what an [`Engine`] decides: the one place that talks to a vault. It must never log or keep a value.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -14,7 +15,7 @@ use super::engine::{Ended, Engine};
 use super::governor::{Priority, Started};
 use super::survey::{Answer, News, ObjectId, Page, Request};
 use super::vaults::{Account, Shared, Subscriber};
-use super::{VaultError, VaultErrorKind, VaultSecret};
+use super::{Collection, VaultError, VaultErrorKind, VaultSecret};
 
 /// Subscribers whose content may lie ready before nothing more is read: what bounds the values in memory.
 const MOST_READY: usize = 256;
@@ -44,8 +45,8 @@ pub struct Task<S> {
     /// How many subscribers have content to take.
     pub ready: watch::Receiver<usize>,
     pub client: Option<Arc<VaultClient>>,
-    /// Whether the last list was forbidden, so that it is said once.
-    pub list_forbidden: bool,
+    /// The collections of which the last list was forbidden, so that it is said once.
+    pub list_forbidden: BTreeSet<Collection>,
     /// Concurrency and pause as the metrics show them.
     pub shown: Option<(usize, bool)>,
 }
@@ -59,7 +60,7 @@ struct Done {
 
 enum Answered {
     Get(ObjectId, Result<(VaultSecret, Answer), VaultError>),
-    Page(Result<Page, VaultError>),
+    Page(Collection, Result<Page, VaultError>),
 }
 
 /// Why requests that could go don't.
@@ -160,17 +161,20 @@ impl<S: Subscriber> Task<S> {
             let began = Instant::now();
             let answer = match (started.request, client) {
                 (Request::Get(id), Ok(client)) => {
-                    let answer = client.get_secret(&id).await;
+                    let answer = client.get(&id).await;
                     Answered::Get(id, answer)
                 }
                 (Request::Get(id), Err(error)) => {
                     let error = error.about(&id.to_string());
                     Answered::Get(id, Err(error))
                 }
-                (Request::Page(link), Ok(client)) => {
-                    Answered::Page(client.list_secrets(link.as_ref()).await)
+                (Request::Page(collection, link), Ok(client)) => {
+                    let page = client.list(collection, link.as_ref()).await;
+                    Answered::Page(collection, page)
                 }
-                (Request::Page(_), Err(error)) => Answered::Page(Err(error)),
+                (Request::Page(collection, _), Err(error)) => {
+                    Answered::Page(collection, Err(error))
+                }
             };
             drop(permit);
             Done {
@@ -204,10 +208,10 @@ impl<S: Subscriber> Task<S> {
                     Err(error) => (Ended::Read(id, Err(error)), None),
                 }
             }
-            Answered::Page(page) => {
+            Answered::Page(collection, page) => {
                 self.count("list", page.as_ref().err());
-                self.note_forbidden_list(page.as_ref().err());
-                (Ended::Listed(page), None)
+                self.note_forbidden_list(collection, page.as_ref().err());
+                (Ended::Listed(collection, page), None)
             }
         };
         let was_paused = self.engine.paused(now).is_some();
@@ -230,12 +234,13 @@ impl<S: Subscriber> Task<S> {
         }
     }
 
-    fn note_forbidden_list(&mut self, error: Option<&VaultError>) {
+    fn note_forbidden_list(&mut self, collection: Collection, error: Option<&VaultError>) {
         let forbidden = error.is_some_and(|error| error.kind == VaultErrorKind::Forbidden);
-        if forbidden && !self.list_forbidden {
-            tracing::warn!(vault = %self.account.vault, identity = %self.account.identity, "the identity may not list secrets, so each is read; give it the right 'list' for fewer requests");
+        if !forbidden {
+            self.list_forbidden.remove(&collection);
+        } else if self.list_forbidden.insert(collection) {
+            tracing::warn!(vault = %self.account.vault, identity = %self.account.identity, "the identity may not list {collection}, so each is read; give it the right 'list' for fewer requests");
         }
-        self.list_forbidden = forbidden;
     }
 
     fn tell(&self, news: Vec<News>, read: Option<(Arc<VaultSecret>, Instant)>) {

@@ -1,6 +1,6 @@
 //! All vaults, for those who want objects of them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::fmt;
 use std::hash::Hash;
@@ -15,13 +15,14 @@ use super::budget::Budget;
 use super::client::VaultClient;
 use super::engine::Engine;
 use super::governor::{Limits, Priority};
-use super::hints::{self, Collection, Dropped, Hint, Queue};
+use super::hints::{self, Dropped, Hint, Queue};
 use super::subscriptions::{Delivery, Effect, Subscriptions};
 use super::survey::{ObjectId, Settings};
 use super::task::{Command, Task, random};
 use super::token::RenewingCredential;
 use super::{
-    CredentialKind, Identity, ReadKey, ServiceAccountTokens, Transport, VaultError, VaultHost,
+    Collection, CredentialKind, Identity, ReadKey, ServiceAccountTokens, Transport, VaultError,
+    VaultHost,
 };
 use crate::telemetry::Metrics;
 
@@ -61,6 +62,7 @@ impl Account {
         ReadKey {
             vault: self.vault.clone(),
             identity: self.identity.clone(),
+            collection: id.collection,
             name: id.name,
             version: id.version,
         }
@@ -133,14 +135,26 @@ impl<S: Subscriber> Vaults<S> {
         if tasks.peek().is_none() {
             return Err(Dropped::UnknownVault);
         }
-        let id = ObjectId {
-            name: hint.name,
-            version: None,
+        // A certificate is in all three, under one name and version.
+        let collections: &[Collection] = match hint.collection {
+            Collection::Secrets => &[Collection::Secrets],
+            Collection::Keys => &[Collection::Keys],
+            Collection::Certificates => &[
+                Collection::Certificates,
+                Collection::Secrets,
+                Collection::Keys,
+            ],
         };
+        let ids = collections.iter().map(|collection| ObjectId {
+            collection: *collection,
+            name: hint.name.clone(),
+            version: None,
+        });
+        let ids: Vec<ObjectId> = ids.collect();
         let mut dropped = Err(Dropped::Unwanted);
         for (account, task) in tasks {
-            if hint.collection != Collection::Keys && subscriptions.wants(&account.key(id.clone()))
-            {
+            let wanted = |id: &&ObjectId| subscriptions.wants(&account.key((*id).clone()));
+            for id in ids.iter().filter(wanted) {
                 let (id, version) = (id.clone(), hint.version.clone());
                 // A task that is gone has panicked, which is reported elsewhere.
                 let _ = task.send(Command::Hint { id, version });
@@ -254,7 +268,7 @@ impl<S: Subscriber> Shared<S> {
             commands,
             ready: self.ready.subscribe(),
             client: None,
-            list_forbidden: false,
+            list_forbidden: BTreeSet::new(),
             shown: None,
         };
         tokio::spawn(task.run());
@@ -302,6 +316,7 @@ impl<S: Subscriber> Shared<S> {
 
 fn id(key: &ReadKey) -> ObjectId {
     ObjectId {
+        collection: key.collection,
         name: key.name.clone(),
         version: key.version.clone(),
     }

@@ -193,8 +193,12 @@ impl System {
                     kind: ObjectKind::Secret,
                     name: object.to_owned(),
                     version: None,
+                    property: None,
+                    format: None,
                 },
+                transforms: Vec::new(),
             }],
+            data_from: Vec::new(),
             target: Target {
                 name: target.to_owned(),
                 type_: Default::default(),

@@ -8,6 +8,8 @@ import uuid
 
 import pytest
 from azure.identity import ManagedIdentityCredential
+from azure.keyvault.certificates import CertificateClient
+from azure.keyvault.keys import KeyClient
 from azure.keyvault.secrets import SecretClient
 
 APP = "11111111-1111-4111-8111-111111111111"
@@ -50,6 +52,22 @@ def client(credential, vault="conformance.vault.azure.net", **options):
 def secrets():
     with ManagedIdentityCredential(client_id=APP) as credential, client(credential) as secrets:
         yield secrets
+
+
+VAULT = "https://conformance.vault.azure.net"
+
+
+@pytest.fixture
+def certificates():
+    with ManagedIdentityCredential(client_id=APP) as credential:
+        with CertificateClient(VAULT, credential, retry_total=0) as certificates:
+            yield certificates
+
+
+@pytest.fixture
+def keys():
+    with ManagedIdentityCredential(client_id=APP) as credential, KeyClient(VAULT, credential, retry_total=0) as keys:
+        yield keys
 
 
 @pytest.fixture

@@ -46,8 +46,11 @@ def federated(tmp_path, **claims):
 
 
 def test_a_client_secret(control):
+    # A vault that no client of this process has been challenged by.
+    control("PUT", "vaults/challenging")
+    control("PUT", "vaults/challenging/secrets/a", {"value": "one"})
     control("DELETE", "requests")
-    assert reads(ClientSecretCredential(TENANT, APP, APP_SECRET)) == "one"
+    assert reads(ClientSecretCredential(TENANT, APP, APP_SECRET), "challenging.vault.azure.net") == "one"
     requests = control.requests()
     assert requests["operations"][ENTRA]["token"] == 1
     assert requests["challenges"] == 1

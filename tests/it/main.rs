@@ -20,6 +20,7 @@ mod leading;
 mod leaks;
 mod migrating;
 mod mirroring;
+mod objects;
 mod processes;
 mod regressions;
 mod release;

@@ -50,7 +50,36 @@ async fn a_mirror_that_can_not_be_right_is_refused_at_apply() {
             json!(""),
             ["spec.data[0].key", "at least 1 chars"].as_slice(),
         ),
-        ("/spec/data", json!([]), &["spec.data", "at least 1 items"]),
+        (
+            "/spec/data",
+            json!([]),
+            &["give at least one entry of data or dataFrom"],
+        ),
+        (
+            "/spec/dataFrom",
+            json!([{}]),
+            &["say what the keys are from: certificate or expand"],
+        ),
+        (
+            "/spec/dataFrom",
+            json!([{"certificate": {"name": "a"}}, {"certificate": {"name": "b"}}]),
+            &["only one certificate can fill tls.crt"],
+        ),
+        (
+            "/spec/dataFrom",
+            json!([{"certificate": {"name": "a", "keystore": {"format": "JKS", "key": "tls.key", "password": {"name": "p"}}}}]),
+            &["give the keystore another key"],
+        ),
+        (
+            "/spec/data/0/object",
+            json!({"kind": "key", "name": "k", "property": "a"}),
+            &["property is for secrets"],
+        ),
+        (
+            "/spec/data/0/object/format",
+            json!("JWK"),
+            &["format is for keys"],
+        ),
         (
             "/spec/data/-",
             json!({"key": "k", "object": {"name": "other"}}),

@@ -269,6 +269,7 @@ impl World {
 
     fn key(&self, id: ObjectId) -> ReadKey {
         ReadKey {
+            collection: Collection::Secrets,
             vault: self.host.clone(),
             identity: Identity::default(),
             name: id.name,
@@ -285,6 +286,7 @@ impl World {
 
     fn want(&mut self, mirror: usize) {
         let ids = self.mirrors[mirror].objects.iter().map(|object| ObjectId {
+            collection: Collection::Secrets,
             name: name(*object),
             version: None,
         });
@@ -301,6 +303,7 @@ impl World {
     fn carry_out(&mut self, effects: Vec<Effect<usize>>) {
         for effect in effects {
             let id = |key: Arc<ReadKey>| ObjectId {
+                collection: Collection::Secrets,
                 name: key.name.clone(),
                 version: None,
             };
@@ -424,7 +427,7 @@ impl World {
                 let answer = answer.map(|(_, answer)| answer).map_err(failed);
                 (Ended::Read(id, answer), content)
             }
-            Request::Page(link) => {
+            Request::Page(_, link) => {
                 self.pages += 1;
                 let seen = self
                     .now
@@ -438,7 +441,10 @@ impl World {
                     }
                     None => Ok(self.vault.page(link.as_deref(), seen)),
                 };
-                (Ended::Listed(page.map_err(failed)), None)
+                (
+                    Ended::Listed(Collection::Secrets, page.map_err(failed)),
+                    None,
+                )
             }
         };
         let (number, began) = (started.number, self.now);
@@ -469,6 +475,7 @@ impl World {
             Arrival::Write(object) => self.write(object),
             Arrival::Hint(object, version) => {
                 let id = ObjectId {
+                    collection: Collection::Secrets,
                     name: name(object),
                     version: None,
                 };

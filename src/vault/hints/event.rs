@@ -7,6 +7,8 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::vault::Collection;
+
 /// Somebody says that an object changed. That may be wrong, late, or said before; it is where to look, not what is there.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Hint {
@@ -20,15 +22,6 @@ pub struct Hint {
     pub version: Option<String>,
     /// When it happened, by Azure's clock.
     pub happened: Option<Timestamp>,
-}
-
-/// What kind of object it is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Collection {
-    Secrets,
-    /// Each has a secret of the same name and version, which holds its private key too.
-    Certificates,
-    Keys,
 }
 
 /// Why a message is no hint.
@@ -113,11 +106,7 @@ fn identified(id: &str, collection: Collection) -> Option<(String, String, Optio
         [found, name, version] => (found, name, Some(version)),
         _ => return None,
     };
-    let wanted = match collection {
-        Collection::Secrets => "secrets",
-        Collection::Certificates => "certificates",
-        Collection::Keys => "keys",
-    };
+    let wanted = collection.to_string();
     let version = version.filter(|version| !version.is_empty());
     (*found == wanted && !name.is_empty()).then(|| {
         let vault = url.host_str().unwrap_or_default().to_ascii_lowercase();

@@ -1,5 +1,5 @@
 use super::*;
-use crate::vault::{Identity, VaultErrorKind, VaultHost};
+use crate::vault::{Collection, Identity, VaultErrorKind, VaultHost};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -9,6 +9,7 @@ fn host() -> VaultHost {
 
 fn key(name: &str) -> ReadKey {
     ReadKey {
+        collection: Collection::Secrets,
         vault: host(),
         identity: Identity::default(),
         name: name.to_owned(),

@@ -20,6 +20,7 @@ pub fn host() -> VaultHost {
 
 fn id(name: &str) -> ObjectId {
     ObjectId {
+        collection: Collection::Secrets,
         name: name.to_owned(),
         version: None,
     }
@@ -57,7 +58,7 @@ impl World {
         };
         let now = Instant::now();
         Self {
-            survey: Survey::new(settings, 0.0, now),
+            survey: Survey::new(Collection::Secrets, settings, 0.0, now),
             now,
             clock: 1_000_000,
             vault: BTreeMap::new(),
@@ -152,7 +153,7 @@ impl World {
                 };
                 self.take(news);
             }
-            Request::Page(link) => {
+            Request::Page(_, link) => {
                 self.asked.push("page".to_owned());
                 match self.lists {
                     Ok(_) => {
@@ -452,7 +453,7 @@ fn pages_that_wait_in_line_make_no_list_slow() {
     for after in [None, Some("s0024"), Some("s0049")] {
         world.survey.take_requests();
         world.pass(MINUTE / 2);
-        let request = Request::Page(after.map(str::to_owned));
+        let request = Request::Page(Collection::Secrets, after.map(str::to_owned));
         assert!(world.survey.start(1, &request, world.now));
         let page = world.page(after);
         world.survey.page_done(page, world.now);
@@ -478,14 +479,20 @@ fn a_list_that_breaks_off_begins_anew_and_is_then_replaced_by_reads() {
     world.pass(MINUTE);
     world.survey.advance(world.now);
     let first = world.survey.take_requests();
-    assert_eq!(first, [(Priority::Periodic, Request::Page(None))]);
+    assert_eq!(
+        first,
+        [(Priority::Periodic, Request::Page(Collection::Secrets, None))]
+    );
     let page = world.page(None);
     world.survey.page_done(page, world.now);
     let expired = VaultErrorKind::Server { status: 400 };
     world.survey.take_requests();
     world.survey.page_failed(expired, world.now);
     let again = world.survey.take_requests();
-    assert_eq!(again, [(Priority::Periodic, Request::Page(None))]);
+    assert_eq!(
+        again,
+        [(Priority::Periodic, Request::Page(Collection::Secrets, None))]
+    );
     world.survey.page_failed(expired, world.now);
     let reads = world.survey.take_requests();
     assert_eq!(reads.len(), 35, "those that the first page had not shown");
@@ -530,6 +537,7 @@ fn a_pinned_version_is_read_once() {
     let mut world = World::new(Mode::Auto);
     world.put("s", 1);
     let pinned = ObjectId {
+        collection: Collection::Secrets,
         version: Some("1".into()),
         ..id("s")
     };
@@ -624,7 +632,7 @@ fn ticks_of_different_vaults_are_spread_and_one_interval_apart() {
     let now = Instant::now();
     let settings = World::new(Mode::Auto).survey.settings;
     let ticks = [0.1, 0.1234].map(|phase| {
-        let mut survey = Survey::new(settings, phase, now);
+        let mut survey = Survey::new(Collection::Secrets, settings, phase, now);
         survey.want(id("s"), MINUTE, now);
         let first = survey.wake().expect("a tick");
         survey.advance(first);
