@@ -21,6 +21,7 @@
 //! | [`leader`] | which of several daemons acts, agreed on by a Lease |
 //! | [`daemon`] | fills the caches, waits to lead, runs the controllers |
 //! | `watch` | watches that fill a store and tell what was touched, and indexes over stores |
+//! | [`migrate`] | other tools' resources to mirrors and grants |
 //! | [`cli`] | the subcommands |
 //! | `devvault` | a Key Vault, Entra and IMDS double for tests and demos (feature `dev-vault`) |
 
@@ -32,6 +33,7 @@ pub mod daemon;
 pub mod devvault;
 pub mod digest;
 pub mod leader;
+pub mod migrate;
 pub mod mirror;
 pub mod render;
 pub mod rotation;

@@ -3,6 +3,7 @@
 mod crd;
 #[cfg(feature = "dev-vault")]
 mod dev_vault;
+mod migrate;
 mod rotation;
 mod run;
 mod status;
@@ -51,6 +52,8 @@ enum Command {
     Crd(crd::Crd),
     /// Tell how mirrors and workloads stand
     Status(Box<status::Status>),
+    /// Print the mirrors and grants that take the place of akv2k8s, External Secrets or the CSI driver
+    Migrate(migrate::Migrate),
     /// Serve a Key Vault, Entra and IMDS double on loopback, for tests and demos
     #[cfg(feature = "dev-vault")]
     DevVault(dev_vault::DevVault),
@@ -63,6 +66,7 @@ impl Cli {
             Command::Run(command) => command.execute(),
             Command::Crd(command) => command.execute(),
             Command::Status(command) => command.execute(),
+            Command::Migrate(command) => command.execute(),
             #[cfg(feature = "dev-vault")]
             Command::DevVault(command) => command.execute(),
         };

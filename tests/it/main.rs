@@ -19,6 +19,7 @@ mod hinting;
 mod identities;
 mod leading;
 mod leaks;
+mod migrating;
 mod mirroring;
 mod objects;
 mod policies;
