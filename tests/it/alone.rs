@@ -7,7 +7,11 @@ use crate::testbed::Testbed;
 use crate::testbed::shared::scratch_parent;
 
 /// The CustomResourceDefinitions of the chart.
-pub const CRDS: [&str; 2] = ["keyvaultmirrors.keytide.dev", "keyvaultgrants.keytide.dev"];
+pub const CRDS: [&str; 3] = [
+    "keyvaultmirrors.keytide.dev",
+    "keyvaultgrants.keytide.dev",
+    "rotationpolicies.keytide.dev",
+];
 
 /// The cluster, for one test at a time.
 pub struct Alone {
