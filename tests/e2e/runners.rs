@@ -43,12 +43,9 @@ impl Runners {
         })
     }
 
-    /// Installs the daemon. It rolls a pool only once each agent has the new PAT in its volume: the kubelet changes the
-    /// volumes of a running container within one and a half sync periods, and those of one that ends never.
+    /// Installs the daemon.
     pub async fn install_daemon(&self) -> Result<()> {
-        self.scene
-            .install(&["--wait", "--timeout=3m", "--set", "settle=20s"])
-            .await
+        self.scene.install(&["--wait", "--timeout=3m"]).await
     }
 
     pub async fn start_keda(&self) -> Result<()> {

@@ -34,7 +34,8 @@ async fn a_daemon_without_definitions_says_what_to_run_and_goes_on_after_it() {
     let alone = alone().await;
     let system = System::start(alone.testbed, Path::new(KEYTIDE), "{}", &[]).await;
     let system = system.expect("a system");
-    let delete = ["delete", "customresourcedefinition", CRDS[0], CRDS[1]];
+    let delete = ["delete", "customresourcedefinition"];
+    let delete = [&delete[..], &CRDS].concat();
     alone.testbed.kubectl(&delete).await.ok();
     let log = alone.testbed.log_file("keytide-without-crds.log");
     let mut daemon = system.start_daemon(&log, &[], &[]).expect("a daemon");

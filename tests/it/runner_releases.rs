@@ -21,6 +21,7 @@ fn pool_of(fixture: &Fixture) -> Value {
         "poolID": 12,
         "auth": {"pat": {"vault": fixture.vault, "object": "ado-pat", "refreshInterval": "10s"}},
         "minReadySeconds": 0,
+        "rotateAfter": "6s",
     })
 }
 
@@ -68,7 +69,7 @@ async fn a_pool_gets_its_pat_from_the_vault_and_rolls_when_that_is_rotated() {
 
 /// Everything of a release that is namespaced and lasts, by kind and name, with its resourceVersion.
 async fn versions(testbed: &Testbed, namespace: &str, release: &str) -> BTreeMap<String, String> {
-    let kinds = "deployments,serviceaccounts,poddisruptionbudgets,networkpolicies,scaledobjects,triggerauthentications,keyvaultmirrors,jobs,pods";
+    let kinds = "deployments,serviceaccounts,poddisruptionbudgets,networkpolicies,scaledobjects,triggerauthentications,keyvaultmirrors,rotationpolicies,jobs,pods";
     let label = format!("app.kubernetes.io/instance={release}");
     let list = ["get", kinds, "--namespace", namespace, "--selector", &label];
     let list = [&list[..], &["--output", "json"]].concat();

@@ -107,6 +107,7 @@ pools:
     mode: job
     placeholder: {enabled: false}
     scale: {jobsToFetch: 100, fetchUnfinishedJobsOnly: false}
+  later: {rotateAfter: 1h, auth: {pat: {vault: youradorunnerskv, object: ado-pat}}}
   fixed: {replicas: 3, scale: {enabled: false}, auth: {existingSecret: mine}}
   without-account: {serviceAccount: {create: false}, auth: {existingSecret: mine}}
 defaults:
@@ -299,7 +300,7 @@ pools:
     caBundle: {configMap: a, secret: b}
     work: {path: work}
     toolCache: {volume: {emptyDir: {}}, claim: {create: true}}
-  one: {secretName: "same", organizationUrl: https://dev.azure.com/contoso, poolID: 1, auth: {pat: {vault: youradorunnerskv, object: one}}}
+  one: {rotateAfter: soon, secretName: "same", organizationUrl: https://dev.azure.com/contoso, poolID: 1, auth: {pat: {vault: youradorunnerskv, object: one}}}
   two: {secretName: "same", organizationUrl: https://dev.azure.com/contoso, poolID: 1, auth: {pat: {vault: youradorunnerskv, object: two}}}
   this: {serviceAccount: {name: shared}, organizationUrl: https://dev.azure.com/contoso, poolID: 1, auth: {existingSecret: s}}
   that: {serviceAccount: {name: shared}, organizationUrl: https://dev.azure.com/contoso, poolID: 1, auth: {workloadIdentity: {clientId: 01234567-89ab-cdef-0123-456789abcdef}}}
@@ -309,6 +310,7 @@ namespaces:
   empty: {limitRange: {enabled: true}, costCenter: "-"}
 "#;
     let sentences = [
+        "pools.one.rotateAfter is \"soon\": write a number with its unit",
         "pools.nothing.organizationUrl is missing: write the organization's URL, such as https://dev.azure.com/contoso",
         "pools.nothing has no agent pool: write its name to poolName, or its number",
         "pools.nothing.auth is missing: write auth.pat (vault and object)",

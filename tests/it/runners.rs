@@ -217,9 +217,11 @@ fn are_the_first_users(objects: &BTreeMap<(String, String), Value>, name: &str, 
     // KEDA counts the agents.
     assert_eq!(deployment["spec"].get("replicas"), None);
     assert_eq!(
-        deployment["metadata"]["annotations"]["keytide.dev/rotate"],
-        "true"
+        deployment["metadata"]["annotations"],
+        json!({"keytide.dev/rotate": "true", "keytide.dev/rotation-policy": name})
     );
+    let policy = get(objects, "RotationPolicy", name);
+    assert_eq!(policy["spec"], json!({"settle": "2m"}));
 
     let mirror = get(objects, "KeyVaultMirror", "adopat");
     let wanted = json!({

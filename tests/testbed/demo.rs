@@ -149,7 +149,12 @@ pub async fn play(program: &Path, keep: bool) -> Result<()> {
     show(&testbed, &["get", "deployments,replicasets,pods"]).await;
     show(
         &testbed,
-        &["get", "events", "--field-selector", "reason=Rotated"],
+        &[
+            "get",
+            "events",
+            "--field-selector",
+            "reason=RotationStarted",
+        ],
     )
     .await;
     if get(&testbed, "bystander", "{.metadata.generation}").await != bystander {

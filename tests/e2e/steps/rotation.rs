@@ -28,7 +28,7 @@ pub async fn gets_the_new_token(scene: &Scene) -> Result<()> {
             "events",
             "--namespace",
             &namespace,
-            "--field-selector=reason=Rotated",
+            "--field-selector=reason=RotationStarted",
         ])
         .await?;
     if !events.contains(&written.version) {

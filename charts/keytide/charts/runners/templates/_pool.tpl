@@ -70,6 +70,7 @@ from here, so that none has to know which field came from where.
   "min" $min
   "max" $max
   "replicas" $replicas
+  "rotateAfter" (ternary (include "runners.text" $pool.rotateAfter) "" (and $pool.rotate (eq $pool.mode "deployment") (eq $auth "pat")))
   "most" (ternary $max $replicas $scaled)
   "placeholderWanted" $placeholder
   "readinessProbe" ($pool.readinessProbe | default $probe)

@@ -185,6 +185,9 @@ values depend on each other) or could only say as a regular expression.
 {{- define "runners.validate.pod" -}}
 {{- $errors := list -}}
 {{- $pool := .pool -}}
+{{- if and $pool.rotateAfter (not (regexMatch `^([0-9]{1,6}(h|m|s)){1,3}$` $pool.rotateAfter)) -}}
+  {{- $errors = append $errors (printf "%s.rotateAfter is %q: write a number with its unit (s, m or h), such as 2m" .at $pool.rotateAfter) -}}
+{{- end -}}
 {{- if and $pool.caBundle.configMap $pool.caBundle.secret -}}
   {{- $errors = append $errors (printf "%s.caBundle.configMap and caBundle.secret are both set: write one of them" .at) -}}
 {{- end -}}
