@@ -1,26 +1,26 @@
 //! A target as the cache has it: as small as decisions allow, since there is one for every mirror. Its managed fields, as the
 //! API server tells them, would be most of the daemon's memory; here they are text until somebody asks.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::core::PartialObjectMeta;
-use kube::runtime::reflector::Lookup;
 
 use super::ownership::{Ownership, manager};
 use super::plan::Existing;
 use super::record::{Record, mirror_uids, records};
+use crate::watch::Cached;
 
 type Pairs = Box<[(Box<str>, Box<str>)]>;
 
-/// What is kept of a target's metadata.
+/// A target.
+pub type Target = Cached<Metadata>;
+
+/// What is kept of its metadata besides the name.
 #[derive(Clone, Debug)]
-pub struct Target {
-    pub namespace: Box<str>,
-    pub name: Box<str>,
-    pub resource_version: Box<str>,
+pub struct Metadata {
+    resource_version: Box<str>,
     uid: Box<str>,
     labels: Pairs,
     annotations: Pairs,
@@ -32,9 +32,9 @@ pub struct Target {
 
 impl Target {
     pub fn of(secret: PartialObjectMeta<Secret>) -> Self {
-        let metadata = secret.metadata;
+        let mut metadata = secret.metadata;
         let text = |text: Option<String>| text.unwrap_or_default().into_boxed_str();
-        let entries = metadata.managed_fields.unwrap_or_default();
+        let entries = metadata.managed_fields.take().unwrap_or_default();
         let applied = entries
             .iter()
             .filter(|entry| entry.operation.as_deref() == Some("Apply"))
@@ -44,21 +44,20 @@ impl Target {
             let fields = entry.fields_v1.map(|fields| fields.0).unwrap_or_default();
             (text(entry.manager), fields.to_string().into_boxed_str())
         });
-        Self {
-            namespace: text(metadata.namespace),
-            name: text(metadata.name),
-            resource_version: text(metadata.resource_version),
-            uid: text(metadata.uid),
-            labels: pairs(metadata.labels),
-            annotations: pairs(metadata.annotations),
+        let kept = Metadata {
+            resource_version: text(metadata.resource_version.take()),
+            uid: text(metadata.uid.take()),
+            labels: pairs(metadata.labels.take()),
+            annotations: pairs(metadata.annotations.take()),
             managers: managers.collect(),
             applied,
-        }
+        };
+        Cached::new(metadata, kept)
     }
 
     /// The records on it, by UID of the mirror.
     pub fn records(&self) -> BTreeMap<String, Record> {
-        let records = records(borrowed(&self.annotations)).into_iter();
+        let records = records(borrowed(&self.value.annotations)).into_iter();
         records
             .map(|(uid, record)| match self.applied(&uid) {
                 Some(applied) => (uid, record.arrived(applied)),
@@ -70,7 +69,7 @@ impl Target {
     /// When a mirror last wrote it, to the second.
     fn applied(&self, uid: &str) -> Option<Timestamp> {
         let manager = manager(uid);
-        let mut applied = self.applied.iter();
+        let mut applied = self.value.applied.iter();
         applied
             .find(|(name, _)| **name == *manager)
             .map(|(_, time)| *time)
@@ -78,18 +77,18 @@ impl Target {
 
     /// UIDs of the mirrors that have a record on it, readable or not.
     pub fn mirror_uids(&self) -> impl Iterator<Item = &str> {
-        mirror_uids(borrowed(&self.annotations))
+        mirror_uids(borrowed(&self.value.annotations))
     }
 
     /// All that is known of it.
     pub fn existing(&self) -> Existing {
         Existing {
-            uid: self.uid.to_string(),
-            resource_version: self.resource_version.to_string(),
-            labels: map(&self.labels),
-            annotations: map(&self.annotations),
+            uid: self.value.uid.to_string(),
+            resource_version: self.value.resource_version.to_string(),
+            labels: map(&self.value.labels),
+            annotations: map(&self.value.annotations),
             records: self.records(),
-            ownership: Ownership::of(borrowed(&self.managers)),
+            ownership: Ownership::of(borrowed(&self.value.managers)),
         }
     }
 }
@@ -109,43 +108,6 @@ fn map(pairs: &Pairs) -> BTreeMap<String, String> {
     borrowed(pairs)
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect()
-}
-
-/// What a store needs of its objects. UID and resourceVersion would only be kept twice.
-impl Lookup for Target {
-    type DynamicType = ();
-
-    fn kind((): &()) -> Cow<'_, str> {
-        Cow::Borrowed("Secret")
-    }
-
-    fn group((): &()) -> Cow<'_, str> {
-        Cow::Borrowed("")
-    }
-
-    fn version((): &()) -> Cow<'_, str> {
-        Cow::Borrowed("v1")
-    }
-
-    fn plural((): &()) -> Cow<'_, str> {
-        Cow::Borrowed("secrets")
-    }
-
-    fn name(&self) -> Option<Cow<'_, str>> {
-        Some(Cow::Borrowed(&self.name))
-    }
-
-    fn namespace(&self) -> Option<Cow<'_, str>> {
-        Some(Cow::Borrowed(&self.namespace))
-    }
-
-    fn resource_version(&self) -> Option<Cow<'_, str>> {
-        None
-    }
-
-    fn uid(&self) -> Option<Cow<'_, str>> {
-        None
-    }
 }
 
 #[cfg(test)]

@@ -116,7 +116,7 @@ fn latest(records: impl Iterator<Item = Record>) -> BTreeMap<String, Content> {
 mod tests {
     use serde_json::json;
 
-    use super::super::cached::{Cached, class};
+    use super::super::cached::class;
     use super::super::reference::Via;
     use super::*;
     use crate::watch::new_store;
@@ -148,7 +148,7 @@ mod tests {
                 {"secretName": "nothing"},
             ]},
         }));
-        let object: Cached<_> = class(object.expect("an object"));
+        let object: Class = class(object.expect("an object"));
         writer.apply_watcher_event(&kube::runtime::watcher::Event::Apply(object));
         let sources = Sources {
             targets,

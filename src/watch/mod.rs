@@ -1,5 +1,6 @@
 //! Watches that fill a store and tell others what was touched.
 
+mod cached;
 mod index;
 
 use std::borrow::BorrowMut;
@@ -12,6 +13,7 @@ use kube::runtime::reflector::{Lookup, ObjectRef, Store, store};
 use kube::runtime::utils::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 
+pub use self::cached::Cached;
 pub use self::index::Index;
 
 /// What a watch has seen; the store has it already.
