@@ -7,13 +7,18 @@ use std::time::Duration;
 
 use azure_core::credentials::TokenCredential;
 use azure_core::http::headers::{HeaderName, Headers};
-use azure_core::http::pager::{PagerContinuation, PagerOptions};
-use azure_core::http::{ClientOptions, RetryOptions, Url};
+use azure_core::http::pager::{self, PagerContinuation, PagerOptions};
+use azure_core::http::{ClientOptions, Pager, Response, RetryOptions, Url};
 use azure_core::time::OffsetDateTime;
+use azure_security_keyvault_certificates::models::CertificateAttributes;
 use azure_security_keyvault_certificates::{CertificateClient, CertificateClientOptions};
+use azure_security_keyvault_keys::models::KeyAttributes;
 use azure_security_keyvault_keys::{KeyClient, KeyClientOptions};
+use azure_security_keyvault_secrets::models::SecretAttributes;
 use azure_security_keyvault_secrets::{SecretClient, SecretClientOptions};
+use futures::StreamExt;
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 
 use super::fingerprint::{Attributes, Revision};
 use super::survey::{Answer, Link, ObjectId, Page};
@@ -186,6 +191,34 @@ impl VaultClient {
         Ok((secret, Answer { revision, date }))
     }
 
+    /// The page that a list begins or goes on with, and where it goes on after that.
+    async fn page<P: DeserializeOwned + Send>(
+        &self,
+        list: &str,
+        pager: azure_core::Result<Pager<P>>,
+    ) -> Result<(P, Option<Link>), VaultError>
+    where
+        Response<P>: pager::Page,
+    {
+        let pager = pager.map_err(|error| self.classify(list, &error))?;
+        let mut pages = pager.into_pages();
+        let answer = pages.next().await.ok_or_else(|| self.malformed(list))?;
+        let (page, _) = self.model(list, answer)?;
+        Ok((page, pages.into_continuation().map(String::from)))
+    }
+
+    /// What an answer about `object` tells, and its `Date`.
+    fn model<T: DeserializeOwned>(
+        &self,
+        object: impl fmt::Display,
+        answer: azure_core::Result<Response<T>>,
+    ) -> Result<(T, Option<i64>), VaultError> {
+        let answer = answer.map_err(|error| self.classify(&object, &error))?;
+        let date = date(answer.headers());
+        let model = answer.into_model().map_err(|_| self.malformed(&object))?;
+        Ok((model, date))
+    }
+
     fn malformed(&self, object: impl fmt::Display) -> VaultError {
         let (kind, object) = (VaultErrorKind::Malformed, object.to_string());
         VaultError::new(kind, &self.host, &object, "")
@@ -206,6 +239,34 @@ struct Told<'a> {
     value: Option<Vec<u8>>,
     attributes: Attributes<'a>,
 }
+
+/// The attributes that all collections have, if there are any.
+fn attributes<'a, A>(attributes: Option<&A>) -> Attributes<'a>
+where
+    for<'b> Attributes<'a>: From<&'b A>,
+{
+    attributes.map_or_else(Attributes::default, Attributes::from)
+}
+
+/// Azure's clients have a type for them each, with the same fields.
+macro_rules! attributes_of {
+    ($($theirs:ty),*) => {$(
+        impl From<&$theirs> for Attributes<'_> {
+            fn from(theirs: &$theirs) -> Self {
+                Self {
+                    updated: seconds(theirs.updated),
+                    created: seconds(theirs.created),
+                    not_before: seconds(theirs.not_before),
+                    expires: seconds(theirs.expires),
+                    enabled: theirs.enabled,
+                    ..Self::default()
+                }
+            }
+        }
+    )*};
+}
+
+attributes_of!(SecretAttributes, CertificateAttributes, KeyAttributes);
 
 fn seconds(time: Option<OffsetDateTime>) -> Option<i64> {
     time.map(OffsetDateTime::unix_timestamp)

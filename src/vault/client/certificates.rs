@@ -3,12 +3,10 @@
 use azure_core::http::pager::PagerOptions;
 use azure_security_keyvault_certificates::ResourceExt;
 use azure_security_keyvault_certificates::models::{
-    CertificateAttributes, CertificateClientGetCertificateOptions,
-    CertificateClientListCertificatePropertiesOptions,
+    CertificateClientGetCertificateOptions, CertificateClientListCertificatePropertiesOptions,
 };
-use futures::StreamExt;
 
-use super::{Told, VaultClient, date, seconds};
+use super::{Told, VaultClient, attributes};
 use crate::vault::fingerprint::Attributes;
 use crate::vault::survey::{Answer, ObjectId, Page};
 use crate::vault::{VaultError, VaultSecret};
@@ -22,10 +20,8 @@ pub async fn get(client: &VaultClient, id: &ObjectId) -> Result<(VaultSecret, An
     let answer = client
         .certificates
         .get_certificate(&id.name, Some(options))
-        .await
-        .map_err(|error| client.classify(id, &error))?;
-    let date = date(answer.headers());
-    let certificate = answer.into_model().map_err(|_| client.malformed(id))?;
+        .await;
+    let (certificate, date) = client.model(id, answer)?;
     let told = Told {
         version: certificate.resource_id().ok().and_then(|id| id.version),
         attributes: Attributes {
@@ -47,18 +43,10 @@ pub async fn list(
         method_options,
         ..Default::default()
     };
-    let mut pages = client
+    let pager = client
         .certificates
-        .list_certificate_properties(Some(options))
-        .map_err(|error| client.classify(LIST, &error))?
-        .into_pages();
-    let answer = pages
-        .next()
-        .await
-        .ok_or_else(|| client.malformed(LIST))?
-        .map_err(|error| client.classify(LIST, &error))?;
-    let next = pages.into_continuation().map(String::from);
-    let page = answer.into_model().map_err(|_| client.malformed(LIST))?;
+        .list_certificate_properties(Some(options));
+    let (page, next) = client.page(LIST, pager).await?;
     let items = page.value.into_iter().filter_map(|item| {
         let name = item.resource_id().ok()?.name.to_ascii_lowercase();
         let attributes = Attributes {
@@ -69,15 +57,4 @@ pub async fn list(
     });
     let items = items.collect();
     Ok(Page { items, next })
-}
-
-fn attributes<'a>(attributes: Option<&CertificateAttributes>) -> Attributes<'a> {
-    attributes.map_or_else(Attributes::default, |attributes| Attributes {
-        updated: seconds(attributes.updated),
-        created: seconds(attributes.created),
-        not_before: seconds(attributes.not_before),
-        expires: seconds(attributes.expires),
-        enabled: attributes.enabled,
-        ..Default::default()
-    })
 }

@@ -3,14 +3,13 @@
 use azure_core::http::pager::PagerOptions;
 use azure_security_keyvault_keys::ResourceExt;
 use azure_security_keyvault_keys::models::{
-    JsonWebKey, KeyAttributes, KeyClientGetKeyOptions, KeyClientListKeyPropertiesOptions,
+    JsonWebKey, KeyClientGetKeyOptions, KeyClientListKeyPropertiesOptions,
 };
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use futures::StreamExt;
 use serde_json::Value;
 
-use super::{Told, VaultClient, date, seconds};
+use super::{Told, VaultClient, attributes};
 use crate::vault::fingerprint::Attributes;
 use crate::vault::survey::{Answer, ObjectId, Page};
 use crate::vault::{VaultError, VaultSecret};
@@ -21,13 +20,8 @@ pub async fn get(client: &VaultClient, id: &ObjectId) -> Result<(VaultSecret, An
         key_version: id.version.clone(),
         ..Default::default()
     };
-    let answer = client
-        .keys
-        .get_key(&id.name, Some(options))
-        .await
-        .map_err(|error| client.classify(id, &error))?;
-    let date = date(answer.headers());
-    let key = answer.into_model().map_err(|_| client.malformed(id))?;
+    let answer = client.keys.get_key(&id.name, Some(options)).await;
+    let (key, date) = client.model(id, answer)?;
     let told = Told {
         version: key.resource_id().ok().and_then(|id| id.version),
         attributes: Attributes {
@@ -49,18 +43,8 @@ pub async fn list(
         method_options,
         ..Default::default()
     };
-    let mut pages = client
-        .keys
-        .list_key_properties(Some(options))
-        .map_err(|error| client.classify(LIST, &error))?
-        .into_pages();
-    let answer = pages
-        .next()
-        .await
-        .ok_or_else(|| client.malformed(LIST))?
-        .map_err(|error| client.classify(LIST, &error))?;
-    let next = pages.into_continuation().map(String::from);
-    let page = answer.into_model().map_err(|_| client.malformed(LIST))?;
+    let pager = client.keys.list_key_properties(Some(options));
+    let (page, next) = client.page(LIST, pager).await?;
     let items = page.value.into_iter().filter_map(|item| {
         let name = item.resource_id().ok()?.name.to_ascii_lowercase();
         let attributes = Attributes {
@@ -71,17 +55,6 @@ pub async fn list(
     });
     let items = items.collect();
     Ok(Page { items, next })
-}
-
-fn attributes<'a>(attributes: Option<&KeyAttributes>) -> Attributes<'a> {
-    attributes.map_or_else(Attributes::default, |attributes| Attributes {
-        updated: seconds(attributes.updated),
-        created: seconds(attributes.created),
-        not_before: seconds(attributes.not_before),
-        expires: seconds(attributes.expires),
-        enabled: attributes.enabled,
-        ..Default::default()
-    })
 }
 
 /// The public members as Key Vault gives them: its names of key types and curves are not all those of the RFCs.

@@ -3,11 +3,10 @@
 use azure_core::http::pager::PagerOptions;
 use azure_security_keyvault_secrets::ResourceExt;
 use azure_security_keyvault_secrets::models::{
-    SecretAttributes, SecretClientGetSecretOptions, SecretClientListSecretPropertiesOptions,
+    SecretClientGetSecretOptions, SecretClientListSecretPropertiesOptions,
 };
-use futures::StreamExt;
 
-use super::{Told, VaultClient, date, seconds};
+use super::{Told, VaultClient, attributes};
 use crate::vault::fingerprint::Attributes;
 use crate::vault::survey::{Answer, ObjectId, Page};
 use crate::vault::{VaultError, VaultSecret};
@@ -18,13 +17,8 @@ pub async fn get(client: &VaultClient, id: &ObjectId) -> Result<(VaultSecret, An
         secret_version: id.version.clone(),
         ..Default::default()
     };
-    let answer = client
-        .secrets
-        .get_secret(&id.name, Some(options))
-        .await
-        .map_err(|error| client.classify(id, &error))?;
-    let date = date(answer.headers());
-    let secret = answer.into_model().map_err(|_| client.malformed(id))?;
+    let answer = client.secrets.get_secret(&id.name, Some(options)).await;
+    let (secret, date) = client.model(id, answer)?;
     let told = Told {
         version: secret.resource_id().ok().and_then(|id| id.version),
         attributes: Attributes {
@@ -47,18 +41,8 @@ pub async fn list(
         method_options,
         ..Default::default()
     };
-    let mut pages = client
-        .secrets
-        .list_secret_properties(Some(options))
-        .map_err(|error| client.classify(LIST, &error))?
-        .into_pages();
-    let answer = pages
-        .next()
-        .await
-        .ok_or_else(|| client.malformed(LIST))?
-        .map_err(|error| client.classify(LIST, &error))?;
-    let next = pages.into_continuation().map(String::from);
-    let page = answer.into_model().map_err(|_| client.malformed(LIST))?;
+    let pager = client.secrets.list_secret_properties(Some(options));
+    let (page, next) = client.page(LIST, pager).await?;
     let items = page.value.into_iter().filter_map(|item| {
         let name = item.resource_id().ok()?.name.to_ascii_lowercase();
         let attributes = Attributes {
@@ -70,15 +54,4 @@ pub async fn list(
     });
     let items = items.collect();
     Ok(Page { items, next })
-}
-
-fn attributes<'a>(attributes: Option<&SecretAttributes>) -> Attributes<'a> {
-    attributes.map_or_else(Attributes::default, |attributes| Attributes {
-        updated: seconds(attributes.updated),
-        created: seconds(attributes.created),
-        not_before: seconds(attributes.not_before),
-        expires: seconds(attributes.expires),
-        enabled: attributes.enabled,
-        ..Default::default()
-    })
 }
