@@ -22,7 +22,7 @@ pub enum Ended {
 /// The engine of one vault and identity.
 #[derive(Debug)]
 pub struct Engine {
-    survey: Surveys,
+    surveys: Surveys,
     governor: Governor<Request>,
     /// Why the vault is left alone, or was the last time.
     pause: Option<VaultError>,
@@ -34,7 +34,7 @@ impl Engine {
     /// `phase`, from 0 to 1, differs from vault to vault, so that not all are asked at once.
     pub fn new(settings: Settings, limits: Limits, phase: f64, now: Instant) -> Self {
         Self {
-            survey: Surveys::new(settings, phase, now),
+            surveys: Surveys::new(settings, phase, now),
             governor: Governor::new(limits, now),
             pause: None,
             revived: true,
@@ -43,12 +43,12 @@ impl Engine {
 
     /// See [`super::survey::Survey::want`].
     pub fn want(&mut self, id: ObjectId, interval: Duration, now: Instant) {
-        self.survey.want(id, interval, now);
+        self.surveys.of(id.collection).want(id, interval, now);
     }
 
     /// See [`super::survey::Survey::unwant`].
     pub fn unwant(&mut self, id: &ObjectId) {
-        self.survey.unwant(id);
+        self.surveys.of(id.collection).unwant(id);
     }
 
     /// See [`super::survey::Survey::ask`]. Who asks while the vault is left alone is told so at once, and gets the object later all the same.
@@ -59,18 +59,18 @@ impl Engine {
         fresh: bool,
         now: Instant,
     ) -> Vec<News> {
-        self.survey.ask(id, priority, fresh);
+        self.surveys.of(id.collection).ask(id, priority, fresh);
         let Some((until, error)) = self.governor.paused(now).zip(self.pause.clone()) else {
             return Vec::new();
         };
-        let requests = self.survey.take_requests();
+        let requests = self.surveys.take_requests();
         let requests = requests.into_iter().map(|(_, request)| request).collect();
         self.turn_away(requests, &error, until, now)
     }
 
     /// Somebody says that an object changed, and to which version where that is known.
     pub fn hint(&mut self, id: &ObjectId, version: Option<&str>, now: Instant) -> Vec<News> {
-        if self.survey.hint(id, version) {
+        if self.surveys.of(id.collection).hint(id, version) {
             self.ask(id, Priority::Hinted, true, now)
         } else {
             Vec::new()
@@ -84,10 +84,10 @@ impl Engine {
         }
         if self.governor.wants_probe(now) && !self.revived {
             self.revived = true;
-            self.survey.look_now();
+            self.surveys.look_now();
         }
-        self.survey.advance(now);
-        for (priority, request) in self.survey.take_requests() {
+        self.surveys.advance(now);
+        for (priority, request) in self.surveys.take_requests() {
             self.governor.submit(priority, request);
         }
     }
@@ -99,9 +99,9 @@ impl Engine {
 
     /// Lets a request go, if one waits that may go now.
     pub fn start(&mut self, now: Instant) -> Option<Started<Request>> {
-        let survey = &mut self.survey;
+        let surveys = &mut self.surveys;
         self.governor
-            .start(now, |number, request| survey.start(number, request, now))
+            .start(now, |number, request| surveys.start(number, request, now))
     }
 
     /// When there is something to do, if nothing else happens. A request that `is_ready` is no matter of time.
@@ -110,12 +110,12 @@ impl Engine {
             return Some(until);
         }
         let governor = self.governor.wake(now).filter(|at| *at > now);
-        self.survey.wake().into_iter().chain(governor).min()
+        self.surveys.wake().into_iter().chain(governor).min()
     }
 
     /// Whether nobody wants anything of this vault.
     pub fn is_empty(&self) -> bool {
-        self.survey.is_empty()
+        self.surveys.is_empty()
     }
 
     /// How many requests may be under way.
@@ -137,7 +137,7 @@ impl Engine {
         let outcome = failure
             .as_ref()
             .map_or(Outcome::Answered, |error| outcome(error.kind));
-        let shortest = self.survey.shortest_interval().unwrap_or(PATIENCE);
+        let shortest = self.surveys.shortest_interval().unwrap_or(PATIENCE);
         self.governor
             .finish(now, number, outcome, jitter, shortest.min(PATIENCE));
         let pause = self
@@ -146,19 +146,23 @@ impl Engine {
             .filter(|_| outcome != Outcome::Answered);
         let mut news: Vec<News> = match ended {
             Ended::Read(id, Ok(answer)) => self
-                .survey
+                .surveys
+                .of(id.collection)
                 .read_done(number, &id, answer, now)
                 .into_iter()
                 .collect(),
             Ended::Read(id, Err(error)) => {
-                let news = self.survey.read_failed(number, &id, &error, now, pause);
+                let news = self
+                    .surveys
+                    .of(id.collection)
+                    .read_failed(number, &id, &error, now, pause);
                 news.into_iter().collect()
             }
-            Ended::Listed(collection, Ok(page)) => self.survey.page_done(collection, page, now),
+            Ended::Listed(collection, Ok(page)) => self.surveys.of(collection).page_done(page, now),
             Ended::Listed(collection, Err(error)) => match pause {
-                Some(until) => self.survey.page_delayed(collection, &error, until),
+                Some(until) => self.surveys.of(collection).page_delayed(&error, until),
                 None => {
-                    self.survey.page_failed(collection, error.kind, now);
+                    self.surveys.of(collection).page_failed(error.kind, now);
                     Vec::new()
                 }
             },
@@ -184,10 +188,14 @@ impl Engine {
         for request in requests {
             match request {
                 Request::Get(id) => {
-                    news.extend(self.survey.read_delayed(&id, error, now, until));
+                    news.extend(
+                        self.surveys
+                            .of(id.collection)
+                            .read_delayed(&id, error, now, until),
+                    );
                 }
                 Request::Page(collection, _) => {
-                    news.extend(self.survey.page_delayed(collection, error, until));
+                    news.extend(self.surveys.of(collection).page_delayed(error, until));
                 }
             }
         }

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Answer, News, ObjectId, Page, Request, Settings, Survey};
+use super::{Request, Settings, Survey};
+use crate::vault::Collection;
 use crate::vault::governor::Priority;
-use crate::vault::{Collection, VaultError, VaultErrorKind};
 
-/// The surveys of one vault as one identity sees it. Each method is that of [`Survey`].
+/// The surveys of one vault as one identity sees it. A method that [`Survey`] has too is that of all of them.
 #[derive(Debug)]
 pub struct Surveys {
     secrets: Survey,
@@ -35,22 +35,6 @@ impl Surveys {
         }
     }
 
-    pub fn want(&mut self, id: ObjectId, interval: Duration, now: Instant) {
-        self.of(id.collection).want(id, interval, now);
-    }
-
-    pub fn unwant(&mut self, id: &ObjectId) {
-        self.of(id.collection).unwant(id);
-    }
-
-    pub fn ask(&mut self, id: &ObjectId, priority: Priority, fresh: bool) {
-        self.of(id.collection).ask(id, priority, fresh);
-    }
-
-    pub fn hint(&mut self, id: &ObjectId, version: Option<&str>) -> bool {
-        self.of(id.collection).hint(id, version)
-    }
-
     pub fn look_now(&mut self) {
         self.all_mut().for_each(Survey::look_now);
     }
@@ -75,56 +59,6 @@ impl Surveys {
         self.of(collection).start(number, request, now)
     }
 
-    pub fn read_done(
-        &mut self,
-        number: u64,
-        id: &ObjectId,
-        answer: Answer,
-        now: Instant,
-    ) -> Option<News> {
-        self.of(id.collection).read_done(number, id, answer, now)
-    }
-
-    pub fn read_failed(
-        &mut self,
-        number: u64,
-        id: &ObjectId,
-        error: &VaultError,
-        now: Instant,
-        not_before: Option<Instant>,
-    ) -> Option<News> {
-        self.of(id.collection)
-            .read_failed(number, id, error, now, not_before)
-    }
-
-    pub fn read_delayed(
-        &mut self,
-        id: &ObjectId,
-        error: &VaultError,
-        now: Instant,
-        not_before: Instant,
-    ) -> Option<News> {
-        self.of(id.collection)
-            .read_delayed(id, error, now, not_before)
-    }
-
-    pub fn page_done(&mut self, collection: Collection, page: Page, now: Instant) -> Vec<News> {
-        self.of(collection).page_done(page, now)
-    }
-
-    pub fn page_failed(&mut self, collection: Collection, kind: VaultErrorKind, now: Instant) {
-        self.of(collection).page_failed(kind, now);
-    }
-
-    pub fn page_delayed(
-        &mut self,
-        collection: Collection,
-        error: &VaultError,
-        not_before: Instant,
-    ) -> Vec<News> {
-        self.of(collection).page_delayed(error, not_before)
-    }
-
     pub fn is_empty(&self) -> bool {
         self.all().all(Survey::is_empty)
     }
@@ -144,6 +78,7 @@ impl Surveys {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ObjectId;
     use super::super::cost::Mode;
     use super::*;
 
@@ -165,7 +100,7 @@ mod tests {
                     name: name.into(),
                     version: None,
                 };
-                surveys.want(id, MINUTE, start);
+                surveys.of(collection).want(id, MINUTE, start);
             }
         }
         surveys.advance(start + MINUTE);
