@@ -2,6 +2,8 @@
 //! from instead.
 
 use crate::api::VaultRef;
+pub(super) use crate::render::is_key;
+use crate::vault::is_vault_name;
 
 /// A name of a Kubernetes object. It needs no quotes in a shell.
 pub(super) fn is_dns(name: &str) -> bool {
@@ -15,15 +17,6 @@ pub(super) fn is_namespace(name: &str) -> bool {
     is_dns(name) && name.len() <= 63 && !name.contains('.')
 }
 
-/// A key of a Secret.
-pub(super) fn is_key(key: &str) -> bool {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    (1..=253).contains(&key.len())
-        && key.chars().all(allowed)
-        && key != "."
-        && !key.starts_with("..")
-}
-
 /// A name of an object of a Key Vault.
 pub(super) fn is_object(name: &str) -> bool {
     (1..=127).contains(&name.len()) && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
@@ -35,12 +28,7 @@ pub(super) fn is_version(version: &str) -> bool {
 
 /// A vault by its name, as it is completed by the daemon's DNS suffix.
 pub(super) fn vault_named(name: &str) -> Result<VaultRef, String> {
-    let inner = |c: char| c.is_ascii_alphanumeric() || c == '-';
-    let is_name = (3..=24).contains(&name.len())
-        && name.chars().all(inner)
-        && name.starts_with(|c: char| c.is_ascii_alphabetic())
-        && !name.ends_with('-');
-    if is_name {
+    if is_vault_name(name) {
         Ok(VaultRef {
             name: Some(name.to_owned()),
             url: None,

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::finding::{Finding, Findings};
 use super::names;
 use super::resource::Resource;
+use crate::rotation::{RELOADER_AUTO, RELOADER_SECRETS};
 
 /// Kinds that have a Pod template, and Pods.
 pub(super) const KINDS: [&str; 8] = [
@@ -89,12 +90,12 @@ fn reloaded(resource: &Resource, mirrored: &Mirrored, findings: &mut Findings) {
     let mut reloader = Reloader::default();
     for (key, value) in &resource.annotations {
         match key.as_str() {
-            "reloader.stakater.com/auto" => {
+            RELOADER_AUTO => {
                 reloader.auto |= value == "true";
                 reloader.config_maps = value == "true";
             }
             "secret.reloader.stakater.com/auto" => reloader.auto |= value == "true",
-            "secret.reloader.stakater.com/reload" => {
+            RELOADER_SECRETS => {
                 let names = value
                     .split(',')
                     .map(str::trim)
@@ -120,7 +121,7 @@ fn reloaded(resource: &Resource, mirrored: &Mirrored, findings: &mut Findings) {
     } else if reloader.secrets.iter().all(|name| names::is_dns(name)) {
         reloader.secrets.join(",")
     } else {
-        findings.not_converted("secret.reloader.stakater.com/reload is not a list of names");
+        findings.not_converted(format_args!("{RELOADER_SECRETS} is not a list of names"));
         return;
     };
     if resource.kind != "Deployment" {

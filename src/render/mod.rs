@@ -27,7 +27,7 @@ pub use self::certificate::CertificateError;
 pub use self::key::KeyError;
 pub use self::keystore::KeystoreError;
 pub use self::source::{Contents, Source, is_known, keys, sources};
-pub use self::structure::StructureError;
+pub use self::structure::{StructureError, is_key};
 pub use self::transform::TransformError;
 
 /// What one key of a target will hold, and where it comes from.

@@ -161,7 +161,7 @@ fn steps(path: &str) -> Vec<String> {
 }
 
 /// The API server's rule for keys of Secrets.
-fn is_key(key: &str) -> bool {
+pub fn is_key(key: &str) -> bool {
     (1..=253).contains(&key.len())
         && key != "."
         && !key.starts_with("..")

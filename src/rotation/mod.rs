@@ -43,7 +43,7 @@ pub use self::decide::MARGIN;
 pub use self::flight::Flights;
 pub use self::judge::Judge;
 pub use self::memory::Memories;
-pub use self::opt_in::ROTATE;
+pub use self::opt_in::{RELOADER_AUTO, RELOADER_SECRETS, ROTATE};
 pub use self::policies::Policies;
 pub use self::policy::{Policy, ROTATION_POLICY};
 pub use self::reference::{Source, SourceKind};

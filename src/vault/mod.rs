@@ -35,7 +35,7 @@ pub use hints::Source as HintSource;
 pub use identity::{
     CredentialKind, EXCHANGE_AUDIENCE, Identity, ServiceAccount, ServiceAccountTokens,
 };
-pub use name::{Collection, DnsSuffixes, InvalidVault, VaultHost};
+pub use name::{Collection, DnsSuffixes, InvalidVault, VaultHost, is_vault_name};
 pub use secret::{SecretValue, VaultSecret};
 pub use subscriptions::Delivery;
 pub use survey::{Mode as SurveyMode, Settings as SurveySettings};

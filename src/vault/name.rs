@@ -137,7 +137,7 @@ impl FromStr for DnsSuffixes {
 }
 
 /// Azure's rule: 3 to 24 characters, letters, digits and dashes, beginning with a letter, ending with no dash.
-fn is_vault_name(name: &str) -> bool {
+pub fn is_vault_name(name: &str) -> bool {
     (3..=24).contains(&name.len())
         && name.starts_with(|c: char| c.is_ascii_alphabetic())
         && !name.ends_with('-')
