@@ -71,8 +71,7 @@ impl Wakes {
 }
 
 impl Caches {
-    /// Empty caches, and the watches that fill them for as long as they are polled.
-    /// Of rotations, at most `max_rotations` are to be under way at once.
+    /// Empty caches, and the watches that fill them for as long as they are polled. Of rotations, at most `max_rotations` are to be under way at once.
     pub fn new(
         client: &Client,
         service_accounts: bool,
@@ -333,6 +332,16 @@ fn trim(object: &mut impl Resource) {
     }
 }
 
+/// Drops the same of a mirror, and the room that reading it took and nothing fills.
+fn trim_mirror(mirror: &mut KeyVaultMirror) {
+    trim(mirror);
+    mirror.spec.data.shrink_to_fit();
+    if let Some(status) = &mut mirror.status {
+        status.conditions.shrink_to_fit();
+        status.objects.shrink_to_fit();
+    }
+}
+
 /// Drops all but what is asked of a Namespace: labels for grants, and the default of its workloads.
 fn trim_namespace(namespace: &mut PartialObjectMeta<Namespace>) {
     namespace.metadata = ObjectMeta {
@@ -350,16 +359,6 @@ fn trim_namespace(namespace: &mut PartialObjectMeta<Namespace>) {
     };
 }
 
-/// Drops the same of a mirror, and the room that reading it took and nothing fills.
-fn trim_mirror(mirror: &mut KeyVaultMirror) {
-    trim(mirror);
-    mirror.spec.data.shrink_to_fit();
-    if let Some(status) = &mut mirror.status {
-        status.conditions.shrink_to_fit();
-        status.objects.shrink_to_fit();
-    }
-}
-
 /// Has the mirrors of some namespaces looked at, whose rights may have changed.
 fn wake_mirrors_in(
     wakes: &OnceLock<Wakes>,
@@ -368,11 +367,7 @@ fn wake_mirrors_in(
 ) {
     let Some(wakes) = wakes.get() else { return };
     let all = mirrors.state();
-    let of_them = |mirror: &&Arc<KeyVaultMirror>| {
-        let namespace = mirror.metadata.namespace.as_ref();
-        namespace.is_some_and(|namespace| namespaces.contains(namespace))
-    };
-    let mirrors = all.iter().filter(of_them);
+    let mirrors = all.iter().filter(|it| is_in(&it.metadata, namespaces));
     send_all(
         &wakes.mirrors,
         mirrors.map(|mirror| ObjectRef::from_obj(mirror.as_ref())),
@@ -382,11 +377,13 @@ fn wake_mirrors_in(
 /// Has the workloads of some namespaces looked at, which may have opted in.
 fn wake_workloads_in(wakes: &OnceLock<Wakes>, workloads: &Workloads, namespaces: &HashSet<String>) {
     let Some(wakes) = wakes.get() else { return };
-    let of_them = |workload: &Arc<Workload>| {
-        let namespace = workload.metadata.namespace.as_ref();
-        namespace.is_some_and(|namespace| namespaces.contains(namespace))
-    };
-    wakes.workloads(workloads.all().filter(of_them).map(|it| it.reference()));
+    let workloads = workloads.all().filter(|it| is_in(&it.metadata, namespaces));
+    wakes.workloads(workloads.map(|it| it.reference()));
+}
+
+fn is_in(metadata: &ObjectMeta, namespaces: &HashSet<String>) -> bool {
+    let namespace = metadata.namespace.as_ref();
+    namespace.is_some_and(|namespace| namespaces.contains(namespace))
 }
 
 /// A receiver that is gone means that the daemon ends.

@@ -2,19 +2,9 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::super::reference::Source;
+use super::super::samples::{at, content, token};
 use super::*;
 use crate::api::OnFailure;
-
-fn at(second: i64) -> Timestamp {
-    Timestamp::from_second(second).expect("in range")
-}
-
-fn token() -> SourceKey {
-    SourceKey {
-        source: Source::secret("adopat"),
-        key: "token".into(),
-    }
-}
 
 /// The surroundings of a workload that nothing delays, to be changed.
 struct Scene {
@@ -30,20 +20,6 @@ struct Scene {
 impl Scene {
     /// A workload with the baseline `a`, whose content changed to `digest`, with a container of this age.
     fn new(digest: &str, changed: i64, started: i64) -> Self {
-        let record = KeyRecord {
-            digest: digest.into(),
-            object: "o".into(),
-            version: "1".into(),
-            updated: None,
-            expires: None,
-            changed: at(changed),
-            first: false,
-            unsettled_since: None,
-        };
-        let content = Content {
-            digest_key: "k".into(),
-            record,
-        };
         let reference = Reference {
             container: Some("agent".into()),
             source: Source::secret("adopat"),
@@ -57,7 +33,7 @@ impl Scene {
                 baseline: Some(baseline("a")),
                 ..Workload::default()
             },
-            contents: BTreeMap::from([(token(), content)]),
+            contents: BTreeMap::from([(token(), content(digest, changed))]),
             pods: Some(running("agent", started)),
             mirrors: Vec::new(),
             policy: Policy::default(),

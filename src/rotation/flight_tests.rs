@@ -2,20 +2,8 @@ use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::json;
 
 use super::super::decide::{Cause, Rotation};
-use super::super::reference::Source;
+use super::super::samples::{at, content, token};
 use super::*;
-use crate::mirror::KeyRecord;
-
-fn at(second: i64) -> Timestamp {
-    Timestamp::from_second(second).expect("in range")
-}
-
-fn token() -> SourceKey {
-    SourceKey {
-        source: Source::secret("adopat"),
-        key: "token".into(),
-    }
-}
 
 fn id(namespace: &str, name: &str) -> Id {
     Id {
@@ -65,23 +53,6 @@ fn show(flights: &Flights, workload: &Workload) -> Vec<Id> {
     flights.follow(WorkloadKind::Deployment, &Change::Applied(workload))
 }
 
-fn content(digest: &str) -> Content {
-    let record = KeyRecord {
-        digest: digest.into(),
-        object: "o".into(),
-        version: "1".into(),
-        updated: None,
-        expires: None,
-        changed: at(0),
-        first: false,
-        unsettled_since: None,
-    };
-    Content {
-        digest_key: "k".into(),
-        record,
-    }
-}
-
 /// What the others do, as `who` sees it who is to be given `b`.
 fn others(flights: &Flights, who: &Id, now: i64) -> Others {
     let mut seen = Others::default();
@@ -98,7 +69,7 @@ fn consider(
     now: i64,
     decide: impl FnOnce(Others) -> Decision,
 ) -> Decision {
-    let (key, content) = (token(), content("b"));
+    let (key, content) = (token(), content("b", 0));
     let contents = BTreeMap::from([(&key, &content)]);
     flights.consider(who, &None, &contents, at(now), decide)
 }

@@ -54,4 +54,6 @@ pub use self::workload::{Workload, WorkloadKind};
 pub use self::workloads::Workloads;
 
 #[cfg(test)]
+mod samples;
+#[cfg(test)]
 mod simulation_tests;

@@ -17,8 +17,9 @@ use super::decide::{
 use super::flight::{Flights, Id};
 use super::gate::Others;
 use super::policy::Policy;
-use super::reference::{Reference, Source, SourceKey, Via};
+use super::reference::{Reference, Source, Via};
 use super::rollout::Rollout;
+use super::samples::{at, token};
 use super::workload::{Workload, WorkloadKind};
 use crate::mirror::{KeyContent, KeyRecord};
 use crate::watch::Change;
@@ -48,17 +49,6 @@ impl Random {
 
     fn one_in(&mut self, times: u64) -> bool {
         self.below(times) == 0
-    }
-}
-
-fn at(second: i64) -> Timestamp {
-    Timestamp::from_second(second).expect("in range")
-}
-
-fn token() -> SourceKey {
-    SourceKey {
-        source: Source::secret("adopat"),
-        key: "token".into(),
     }
 }
 
