@@ -126,6 +126,20 @@ pub async fn template(testbed: &Testbed, namespace: &str, values: &str, more: &[
     testbed.helm_with(values, &arguments).await.ok()
 }
 
+/// Has the API server look at everything as strictly as it can.
+pub async fn is_taken(testbed: &Testbed, manifests: &str) {
+    let apply = [
+        "apply",
+        "--server-side",
+        "--force-conflicts",
+        "--dry-run=server",
+    ];
+    let apply = [&apply[..], &["--validate=strict", "--filename", "-"]].concat();
+    let taken = testbed.kubectl_with(manifests, &apply).await.ok();
+    let kinds = manifests.lines().filter(|line| line.starts_with("kind: "));
+    assert_eq!(taken.lines().count(), kinds.count(), "{taken}");
+}
+
 pub fn yaml(text: &str) -> Value {
     serde_saphyr::from_str(text).expect("YAML")
 }
@@ -172,16 +186,7 @@ async fn the_api_server_takes_all_that_is_rendered() {
     let fixture = Fixture::without_grant("rendered").await;
     for values in ["{}", EVERYTHING, OTHERWISE] {
         let manifests = template(fixture.testbed, &fixture.namespace, values, &[]).await;
-        let apply = [
-            "apply",
-            "--server-side",
-            "--force-conflicts",
-            "--dry-run=server",
-        ];
-        let apply = [&apply[..], &["--validate=strict", "--filename", "-"]].concat();
-        let taken = fixture.testbed.kubectl_with(&manifests, &apply).await.ok();
-        let kinds = manifests.lines().filter(|line| line.starts_with("kind: "));
-        assert_eq!(taken.lines().count(), kinds.count(), "{taken}");
+        is_taken(fixture.testbed, &manifests).await;
     }
 }
 

@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::alone::alone;
 use crate::fixture::{Fixture, KEYTIDE};
+use crate::workloads::definition;
 
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/migrate/testdata");
 
@@ -71,29 +72,6 @@ fn a_file_that_can_not_be_read_is_said_without_its_content() {
     assert!(!said.contains("hunter2"), "{said}");
 }
 
-/// A definition as little as can be, of a tool's resource.
-fn definition(group: &str, kind: &str, versions: &[&str]) -> Value {
-    let plural = format!("{}s", kind.to_lowercase());
-    let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
-    let version = |name: &&str| {
-        let storage = versions.first() == Some(name);
-        let schema = json!({"openAPIV3Schema": schema});
-        json!({"name": name, "served": true, "storage": storage, "schema": schema})
-    };
-    let versions: Vec<Value> = versions.iter().map(version).collect();
-    json!({
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": format!("{plural}.{group}")},
-        "spec": {
-            "group": group,
-            "scope": "Namespaced",
-            "names": {"kind": kind, "plural": plural},
-            "versions": versions,
-        },
-    })
-}
-
 #[tokio::test]
 async fn a_cluster_is_read_in_the_versions_that_it_serves_and_one_without_other_tools_says_so() {
     let alone = alone().await;
@@ -107,7 +85,12 @@ async fn a_cluster_is_read_in_the_versions_that_it_serves_and_one_without_other_
     );
 
     let namespace = testbed.namespace("migrate").await;
-    let definition = definition("spv.no", "AzureKeyVaultSecret", &["v1", "v2beta1"]);
+    let definition = definition(
+        "spv.no",
+        "AzureKeyVaultSecret",
+        "azurekeyvaultsecrets",
+        &["v1", "v2beta1"],
+    );
     testbed
         .apply(&namespace, &definition.to_string())
         .await

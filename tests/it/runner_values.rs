@@ -5,9 +5,9 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::chart::{is_refused, unchanged, yaml};
+use crate::chart::{is_refused, is_taken, unchanged, yaml};
 use crate::fixture::Fixture;
-use crate::runners::{FIRST_USER, RUNNERS, environment, get, is_taken, objects, render, testbed};
+use crate::runners::{FIRST_USER, RUNNERS, environment, get, objects, render, testbed};
 
 /// Every field away from its default, as far as one can be with the others; what excludes them is in [`OTHERWISE`].
 const EVERYTHING: &str = r#"

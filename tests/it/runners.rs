@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
-use crate::chart::yaml;
+use crate::chart::{is_taken, yaml};
 use crate::fixture::SOON;
 use crate::testbed::system::CHART;
 use crate::testbed::tools::tool;
@@ -98,20 +98,6 @@ pub fn environment(object: &Value) -> BTreeMap<String, Value> {
             )
         })
         .collect()
-}
-
-/// Has the API server look at everything as strictly as it can.
-pub async fn is_taken(testbed: &Testbed, manifests: &str) {
-    let apply = [
-        "apply",
-        "--server-side",
-        "--force-conflicts",
-        "--dry-run=server",
-    ];
-    let apply = [&apply[..], &["--validate=strict", "--filename", "-"]].concat();
-    let taken = testbed.kubectl_with(manifests, &apply).await.ok();
-    let kinds = manifests.lines().filter(|line| line.starts_with("kind: "));
-    assert_eq!(taken.lines().count(), kinds.count(), "{taken}");
 }
 
 #[tokio::test]

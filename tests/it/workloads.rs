@@ -264,9 +264,15 @@ async fn a_template_with_a_new_reference_is_rolled_by_its_owner_alone() {
     assert_eq!(revision(&settled), "2");
 }
 
-/// The definition of a kind, as open as can be, in the place of what its maker installs.
-fn definition(group: &str, version: &str, kind: &str, plural: &str) -> Value {
+/// The definition of a kind, as open as can be, in the place of what its maker installs. The first version is stored.
+pub fn definition(group: &str, kind: &str, plural: &str, versions: &[&str]) -> Value {
     let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    let version = |name: &&str| {
+        let storage = versions.first() == Some(name);
+        let schema = json!({"openAPIV3Schema": open});
+        json!({"name": name, "served": true, "storage": storage, "schema": schema})
+    };
+    let versions: Vec<Value> = versions.iter().map(version).collect();
     json!({
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -275,7 +281,7 @@ fn definition(group: &str, version: &str, kind: &str, plural: &str) -> Value {
             "group": group,
             "scope": "Namespaced",
             "names": {"kind": kind, "plural": plural},
-            "versions": [{"name": version, "served": true, "storage": true, "schema": {"openAPIV3Schema": open}}],
+            "versions": versions,
         },
     })
 }
@@ -284,8 +290,8 @@ fn definition(group: &str, version: &str, kind: &str, plural: &str) -> Value {
 pub async fn make_what_is_not_everywhere(fixture: &Fixture) {
     let (argo, csi) = ("argoproj.io", "secrets-store.csi.x-k8s.io");
     for definition in [
-        definition(argo, "v1alpha1", "Rollout", "rollouts"),
-        definition(csi, "v1", "SecretProviderClass", "secretproviderclasses"),
+        definition(argo, "Rollout", "rollouts", &["v1alpha1"]),
+        definition(csi, "SecretProviderClass", "secretproviderclasses", &["v1"]),
     ] {
         fixture.apply(&definition).await;
         let name = format!(
