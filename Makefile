@@ -15,6 +15,7 @@ version := $(shell sed -nE '0,/^version = "(.*)"/s//\1/p' Cargo.toml)
 commit := $(shell git describe --always --dirty --abbrev=12 --exclude '*' 2>/dev/null || echo unknown)
 triple := $(shell rustc -vV | sed -n 's/^host: //p')
 image := $(target)/keytide-image.tar
+static := -C target-feature=+crt-static
 
 # The linters' versions are in a file, and the folder's name is a hash of it: other versions never meet.
 lint_requirements := tests/testbed/lint-requirements.txt
@@ -115,7 +116,7 @@ e2e-rotation: ## The same for 50 rotations in a row of a Deployment with 10 Pods
 
 .PHONY: image
 image: ## Build the release image into an OCI archive, with buildah or docker (about 15 minutes)
-	KEYTIDE_COMMIT=$(commit) RUSTFLAGS="-C target-feature=+crt-static" cargo build --profile dist --target $(triple)
+	KEYTIDE_COMMIT=$(commit) RUSTFLAGS="$(static)" cargo build --profile dist --target $(triple)
 	deploy/image.sh stage $(target)/$(triple)/dist/keytide $(target)/image
 	deploy/image.sh build $(target)/image keytide:$(version) $(image) VERSION=$(version) REVISION=$(commit)
 	@echo "image: keytide:$(version) in $(image)"
@@ -126,10 +127,10 @@ figures: image ## Measure the release image: sizes, start, memory (as root)
 	@stat --format 'image: %s bytes, uncompressed' $(image)
 	tests/e2e/run.sh figures --program $(target)/image/rootfs/keytide
 
-# The program is built by itself, so that it is as in the image: without what tests want of its dependencies.
+# The program is built by itself and linked as in the image: without what tests want of its dependencies, and without a C library beside it.
 define measure
-	cargo build --release --all-features
-	cargo run --release --all-features --example bench -- $(1) --source $(commit) \
+	RUSTFLAGS="$(static)" cargo build --release --all-features --target $(triple)
+	RUSTFLAGS="$(static)" cargo run --release --all-features --target $(triple) --example bench -- $(1) --source $(commit) \
 		--json $(2)/benchmark.json --page $(2)/benchmark.md
 endef
 

@@ -65,7 +65,8 @@ pub async fn run(
                 changing(&system, &daemon, &sightings, share, intervals).await?
             }
             Phase::Hinted { share } => {
-                daemon.kill();
+                // Or the next one would wait for the Lease, and be measured while it does.
+                daemon.terminate().await?;
                 let latency;
                 (daemon, latency) = hinted(&system, &sightings, share).await?;
                 Finding::Hinted { setting, latency }

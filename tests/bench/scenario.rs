@@ -112,7 +112,7 @@ impl Extent {
         };
         let mut sizes = vec![
             mirrors(small(100), false, self.phases(few)),
-            mirrors(small(1_000), true, self.phases(few)),
+            mirrors(small(1_000), true, self.phases_with_hints(few)),
             mirrors(
                 Setting {
                     survey: Survey::Never,
