@@ -192,7 +192,10 @@ impl<'a> Found<'a> {
 
     fn writes_of_cold_start(&self) -> Bar {
         let cold = self.cold_starts_of_10_000();
-        let writes = cold.iter().map(|(costs, ..)| costs.api_server.writes());
+        // One more write is the daemon's own: the Secret with the key of its digests.
+        let writes = cold.iter().map(|(costs, ..)| {
+            costs.api_server.of("APPLY secrets") + costs.api_server.statuses()
+        });
         let found = writes.max().map(|writes| {
             let writes = writes as f64 / 10_000.0;
             (format!("{writes:.3}"), writes <= 2.0)
