@@ -47,6 +47,7 @@ lint: tools lint-rust lint-go lint-scripts lint-chart ## Run every linter
 .PHONY: lint-rust
 lint-rust:
 	cargo fmt --check
+	rustfmt --check --edition 2024 fuzz/fuzz_targets/*.rs
 	cargo clippy --all-targets --all-features -- -D warnings
 
 .PHONY: lint-go
@@ -131,7 +132,7 @@ figures: image ## Measure the release image: sizes, start, memory (as root)
 define measure
 	RUSTFLAGS="$(static)" cargo build --release --all-features --target $(triple)
 	RUSTFLAGS="$(static)" cargo run --release --all-features --target $(triple) --example bench -- $(1) --source $(commit) \
-		--json $(2)/benchmark.json --page $(2)/benchmark.md
+		--json $(2)/$(or $(3),benchmark).json --page $(2)/$(or $(3),benchmark).md
 endef
 
 .PHONY: bench
@@ -145,6 +146,20 @@ bench-quick: tools ## The same with at most 1,000 objects, into target/bench (10
 .PHONY: bench-full
 bench-full: tools ## The same as bench with what there is no bar for, into target/bench
 	$(call measure,--full,$(target)/bench)
+
+.PHONY: bench-rotation
+bench-rotation: tools ## Measure rotation among 5,000 workloads, into docs/src/benchmark-rotation.md (10 minutes, on a machine that does nothing else)
+	$(call measure,--rotation,docs/src,benchmark-rotation)
+
+fuzz_targets := $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
+
+.PHONY: fuzz
+fuzz: ## Feed all that reads foreign bytes with what libFuzzer finds, a minute each (needs cargo-fuzz and a nightly Rust)
+	for name in $(fuzz_targets); do \
+		mkdir -p fuzz/corpus/$$name; \
+		cargo +nightly fuzz run $$name fuzz/corpus/$$name src/render/testdata src/migrate/testdata -- \
+			-max_total_time=60 -max_len=25600 -timeout=10 -rss_limit_mb=2048; \
+	done
 
 .PHONY: clean
 clean: ## End the cluster and remove what was built here (not the tools, which all checkouts share)

@@ -1,4 +1,4 @@
-//! Keytide mirrors Azure Key Vault objects into Kubernetes Secrets, and rolls the workloads that use them when
+//! Keytide mirrors Azure Key Vault objects into Kubernetes Secrets and ConfigMaps, and rolls the workloads that use them when
 //! their content changes.
 //!
 //! ```text
@@ -6,7 +6,7 @@
 //!   vault/                vault/       vault/   render/    mirror/  digest     rotation/   rotation/
 //! ```
 //!
-//! One direction, no way back. What decides is pure and takes its clock as a value; what acts is thin.
+//! One direction, no way back: what goes the other way is never content, only word that a rollout has failed. What decides is pure and takes its clock as a value; what acts is thin.
 //!
 //! | module | what it is for |
 //! |---|---|
@@ -14,7 +14,7 @@
 //! | [`vault`] | Key Vault: what changed in it, when it may be asked, and who is given what |
 //! | [`render`] | vault objects to the data of a Secret |
 //! | [`digest`] | keyed digests of content |
-//! | [`mirror`] | the controller of mirrors: keeps each Secret as its vault objects are |
+//! | [`mirror`] | the controller of mirrors: keeps each target as its vault objects are |
 //! | [`rotation`] | the controller of workloads: rolls those whose content changed |
 //! | [`clock`] | the API server's clock, by which times of different machines are compared |
 //! | [`telemetry`] | logs, metrics, events, health |

@@ -9,6 +9,8 @@ pub const READY: &str = "Ready";
 pub const STALLED: &str = "Stalled";
 /// An object is mirrored although it is expired or not valid yet.
 pub const OUTSIDE_VALIDITY: &str = "OutsideValidity";
+/// An object is mirrored in the version before the vault's, because the rollout of that one failed; or it should be, and can't.
+pub const REVERTED: &str = "Reverted";
 
 /// Reasons of [`READY`] and [`STALLED`].
 pub mod reason {
@@ -18,9 +20,12 @@ pub mod reason {
     pub const INVALID_SPEC: &str = "InvalidSpec";
     pub const NOT_GRANTED: &str = "NotGranted";
     pub const AMBIGUOUS_GRANT: &str = "AmbiguousGrant";
+    pub const CONFIG_MAP_NOT_ALLOWED: &str = "ConfigMapNotAllowed";
     pub const SERVICE_ACCOUNT_NOT_USABLE: &str = "ServiceAccountNotUsable";
     pub const OBJECT_NOT_FOUND: &str = "ObjectNotFound";
     pub const INVALID_CONTENT: &str = "InvalidContent";
+    pub const INVALID_TEMPLATE: &str = "InvalidTemplate";
+    pub const TOO_MANY_KEYS: &str = "TooManyKeys";
     pub const OBJECT_DISABLED: &str = "ObjectDisabled";
     pub const VAULT_FORBIDDEN: &str = "VaultForbidden";
     pub const VAULT_FIREWALL: &str = "VaultFirewall";
@@ -30,10 +35,14 @@ pub mod reason {
     pub const BAD_CREDENTIALS: &str = "BadCredentials";
     pub const TARGET_CONFLICT: &str = "TargetConflict";
     pub const TARGET_REJECTED: &str = "TargetRejected";
+    pub const TOO_LARGE: &str = "TooLarge";
     pub const API_SERVER_ERROR: &str = "ApiServerError";
     /// Reasons of [`super::OUTSIDE_VALIDITY`].
     pub const EXPIRED: &str = "Expired";
     pub const NOT_YET_VALID: &str = "NotYetValid";
+    /// Reasons of [`super::REVERTED`].
+    pub const ROLLOUT_FAILED: &str = "RolloutFailed";
+    pub const NO_WAY_BACK: &str = "NoWayBack";
 }
 
 /// What a condition should say; when it began to say so follows from what it said before.

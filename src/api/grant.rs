@@ -45,6 +45,15 @@ pub struct KeyVaultGrantSpec {
     /// Objects that may be read.
     #[schemars(length(min = 1, max = 1000))]
     pub objects: Vec<GrantedObjects>,
+    /// Which of these objects may be mirrored into ConfigMaps, which more people can read than Secrets: their names, in which `*`
+    /// stands for any number of characters. What is public goes there without: certificates and keys of which only the public part
+    /// is mirrored. A certificate with its private key does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 1000),
+        inner(regex(pattern = r"^[0-9a-zA-Z*-]{1,127}$"))
+    )]
+    pub allow_config_map: Option<Vec<String>>,
 }
 
 /// As whom a vault is read: as one identity that the grant names, or as the one that each mirror names.

@@ -2,10 +2,13 @@
 //! prints, and their validation rules what `kubectl apply` says. Never logic: what a resource means is decided
 //! in [`crate::mirror`] and [`crate::rotation`].
 
+pub mod azure_key_vault_secret;
 pub mod condition;
 mod grant;
+mod matching;
 mod mirror;
 mod rotation_policy;
+mod template;
 
 use std::fmt;
 
@@ -13,16 +16,19 @@ use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
 pub use grant::{GrantIdentity, GrantedObjects, KeyVaultGrant, KeyVaultGrantSpec, MirrorsOwn};
+pub use matching::Match;
 pub use mirror::{
-    CertificateObject, DataEntry, DataSource, DeletionPolicy, Expand, ExpandFormat, KeyFormat,
-    KeyVaultMirror, KeyVaultMirrorSpec, KeyVaultMirrorStatus, Keystore, KeystoreFormat,
-    MirrorIdentity, MirroredObject, SecretObject, SecretType, Target, TargetStatus, Transform,
-    VaultObject,
+    BasicAuth, CertificateKind, CertificateLayout, CertificateObject, DataEntry, DataSource,
+    DeletionPolicy, DockerConfig, Expand, ExpandFormat, KeyFormat, KeyVaultMirror,
+    KeyVaultMirrorSpec, KeyVaultMirrorStatus, Keystore, KeystoreFormat, MirrorIdentity,
+    MirroredObject, MissingObject, MissingPolicy, Registry, SecretObject, SecretType, Target,
+    TargetKind, TargetStatus, Transform, VaultObject,
 };
 pub use rotation_policy::{
     Canary, Day, OnFailure, RotationPolicy, RotationPolicySpec, RotationPolicyStatus,
     RotationWindow, SecretUse,
 };
+pub use template::{MergePolicy, Template};
 
 /// The API group of all of Keytide's resources, annotations and labels.
 pub const GROUP: &str = "keytide.dev";

@@ -56,7 +56,7 @@ pub struct RotationPolicySpec {
     /// Workloads that are rolled before the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary: Option<Canary>,
-    /// What happens to the workloads that wait for the same content when the rollout of one fails.
+    /// What follows from a rollout that fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_failure: Option<OnFailure>,
     /// For which uses of a Secret workloads are rolled. Leave `volume` out where applications read files again by themselves;
@@ -136,7 +136,11 @@ fn zero() -> String {
     "0s".to_owned()
 }
 
-/// What follows from a rollout that fails.
+/// What follows from a rollout that fails. `Hold`: the workloads that wait for the same content are held until the failed one is
+/// mended, the content is replaced, or the failure is accepted by the annotation `keytide.dev/accept-failure` on the failed one.
+/// `Continue`: they are rolled all the same. `Revert`: as `Hold`; and the mirrors whose new content the workload was rolled for go
+/// back to the version before, if the vault still has it enabled and unexpired, until the vault has another version. All workloads
+/// that use the Secret then go back with it.
 #[derive(
     Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, schemars::JsonSchema, Serialize,
 )]
@@ -147,6 +151,8 @@ pub enum OnFailure {
     Hold,
     /// They are rolled all the same.
     Continue,
+    /// As `Hold`; and the mirrors whose content the failed one was rolled for go back to the version before, once.
+    Revert,
 }
 
 /// A way in which a container gets content.

@@ -6,22 +6,30 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, CustomResourceExt, ResourceExt};
 
 use super::Result;
-use crate::api::{KeyVaultGrant, KeyVaultMirror, RotationPolicy};
+use crate::api::{KeyVaultGrant, KeyVaultMirror, RotationPolicy, azure_key_vault_secret};
 
 #[derive(Debug, Args)]
 pub struct Crd {
     /// Apply them to the cluster instead of printing them
     #[arg(long)]
     apply: bool,
+    /// Print that of akv2k8s' AzureKeyVaultSecret instead, for clusters that have none
+    // Not to be applied by force: where there is one, it is akv2k8s' own.
+    #[arg(long, conflicts_with = "apply")]
+    akv2k8s: bool,
 }
 
 impl Crd {
     pub fn execute(self) -> Result {
-        let crds = [
-            KeyVaultMirror::crd(),
-            KeyVaultGrant::crd(),
-            RotationPolicy::crd(),
-        ];
+        let crds = if self.akv2k8s {
+            vec![azure_key_vault_secret::definition()?]
+        } else {
+            vec![
+                KeyVaultMirror::crd(),
+                KeyVaultGrant::crd(),
+                RotationPolicy::crd(),
+            ]
+        };
         if self.apply {
             return super::runtime()?.block_on(apply(&crds));
         }

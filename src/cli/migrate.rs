@@ -82,7 +82,8 @@ fn report(conversion: &Conversion) -> String {
     report
 }
 
-fn read_file(path: &Path) -> Result<Vec<Value>> {
+/// The documents of a file of manifests, or of standard input if it is called `-`.
+pub(super) fn read_file(path: &Path) -> Result<Vec<Value>> {
     let standard_input = path == Path::new("-");
     let name = if standard_input {
         "standard input".to_owned()

@@ -4,9 +4,12 @@ mod crd;
 #[cfg(feature = "dev-vault")]
 mod dev_vault;
 mod migrate;
+mod plan;
 mod rotation;
 mod run;
 mod status;
+mod table;
+mod vaults;
 
 use std::process::ExitCode;
 use std::sync::LazyLock;
@@ -52,6 +55,8 @@ enum Command {
     Crd(crd::Crd),
     /// Tell how mirrors and workloads stand
     Status(Box<status::Status>),
+    /// Tell what would be written, and which workloads would restart
+    Plan(Box<plan::Plan>),
     /// Print the mirrors and grants that take the place of akv2k8s, External Secrets or the CSI driver
     Migrate(migrate::Migrate),
     /// Serve a Key Vault, Entra and IMDS double on loopback, for tests and demos
@@ -66,6 +71,7 @@ impl Cli {
             Command::Run(command) => command.execute(),
             Command::Crd(command) => command.execute(),
             Command::Status(command) => command.execute(),
+            Command::Plan(command) => return command.execute(),
             Command::Migrate(command) => command.execute(),
             #[cfg(feature = "dev-vault")]
             Command::DevVault(command) => command.execute(),

@@ -1,7 +1,6 @@
 //! `keytide run`: the flags of the daemon, and the signals that end it.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
@@ -11,17 +10,11 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::Result;
 use super::rotation::RotationFlags;
+use super::vaults::VaultFlags;
 use crate::daemon::{self, Election, Settings, Stop};
 use crate::leader;
 use crate::telemetry::{LogFormat, start_logging};
-use crate::vault::{
-    CredentialKind, DnsSuffixes, HintSource, Identity, Limits, SurveyMode, SurveySettings,
-};
-
-/// Requests that may be sent to a vault at once after a quiet time.
-const VAULT_BURST: f64 = 100.0;
-/// Requests that may be under way to a vault.
-const VAULT_CONCURRENCY: usize = 32;
+use crate::vault::{HintSource, Identity, SurveyMode, SurveySettings};
 
 #[derive(Debug, Args)]
 pub struct Run {
@@ -38,22 +31,14 @@ pub struct Run {
         default_value = "keytide-digest-key"
     )]
     digest_key_secret: String,
-    /// DNS suffixes of vaults, separated by commas; the first completes vaults that are given by name
-    #[arg(
-        long,
-        env = "KEYTIDE_VAULT_DNS_SUFFIX",
-        default_value = "vault.azure.net"
-    )]
-    vault_dns_suffix: DnsSuffixes,
-    /// PEM file with certificates to trust beside the system's
-    #[arg(long, env = "KEYTIDE_CA_BUNDLE")]
-    ca_bundle: Option<PathBuf>,
-    /// Where tokens for Azure come from
-    #[arg(long, env = "KEYTIDE_CREDENTIAL", value_enum, default_value_t)]
-    credential: CredentialKind,
-    /// Let mirrors read as ServiceAccounts of their own namespaces, of which the API server is asked for tokens
-    #[arg(long, env = "KEYTIDE_SERVICE_ACCOUNTS", default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    service_accounts: bool,
+    #[command(flatten)]
+    vaults: VaultFlags,
+    /// Read akv2k8s' AzureKeyVaultSecrets in place, instead of its controller, which must not run beside this
+    #[arg(long, env = "KEYTIDE_AKV2K8S", default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    akv2k8s: bool,
+    /// Let mirrors write ConfigMaps too
+    #[arg(long, env = "KEYTIDE_CONFIG_MAPS", default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    config_maps: bool,
     /// No mirror asks its vault more often than this
     #[arg(long, env = "KEYTIDE_MIN_REFRESH_INTERVAL", default_value = "10s", value_parser = duration)]
     min_refresh_interval: SignedDuration,
@@ -63,9 +48,6 @@ pub struct Run {
     /// Every object is read at least this often, however still its vault says it is; at least 1m
     #[arg(long, env = "KEYTIDE_FULL_SWEEP", default_value = "24h", value_parser = full_sweep)]
     full_sweep: SignedDuration,
-    /// Most requests per second to a vault; Key Vault itself allows 400 to all of its users together
-    #[arg(long, env = "KEYTIDE_VAULT_REQUESTS_PER_SECOND", default_value_t = 150, value_parser = clap::value_parser!(u32).range(1..))]
-    vault_requests_per_second: u32,
     #[command(flatten)]
     hints: Hints,
     #[command(flatten)]
@@ -156,26 +138,23 @@ impl Run {
     }
 
     fn settings(self) -> Result<Settings> {
-        let per_second = f64::from(self.vault_requests_per_second);
         let hints = self.hints.source()?;
         Ok(Settings {
             listen: self.listen,
             namespace: self.namespace,
             digest_key_secret: self.digest_key_secret,
-            vault_dns_suffixes: self.vault_dns_suffix,
-            ca_bundle: self.ca_bundle,
-            credential: self.credential,
-            service_accounts: self.service_accounts,
+            vault_dns_suffixes: self.vaults.suffixes(),
+            ca_bundle: self.vaults.ca_bundle(),
+            credential: self.vaults.credential(),
+            service_accounts: self.vaults.service_accounts(),
+            akv2k8s: self.akv2k8s,
+            config_maps: self.config_maps,
             survey: SurveySettings {
                 mode: self.survey,
                 full_sweep: Duration::try_from(self.full_sweep)?,
-                per_second,
+                per_second: self.vaults.limits().per_second,
             },
-            vault_limits: Limits {
-                per_second,
-                burst: VAULT_BURST.min(per_second),
-                concurrency: VAULT_CONCURRENCY,
-            },
+            vault_limits: self.vaults.limits(),
             min_refresh_interval: Duration::try_from(self.min_refresh_interval)?,
             rotation_policy: self.rotation.policy(),
             max_rotations: self.rotation.max_rotations(),

@@ -1,6 +1,6 @@
 //! `keytide status`: how mirrors and workloads stand. It decides anew, by what the daemon decides by, and reads no Secret's data.
 
-mod snapshot;
+pub(super) mod snapshot;
 
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use serde::Serialize;
 use self::snapshot::snapshot;
 use super::Result;
 use super::rotation::RotationFlags;
+use super::table::aligned;
 use crate::clock::ServerClock;
 use crate::daemon::Clients;
 use crate::rotation::Standing;
@@ -104,21 +105,12 @@ fn table(rows: &[Row], with_namespaces: bool, now: Timestamp) -> String {
             or_dash(row.standing.why.clone()),
         ]
     };
+    let columns = if with_namespaces { 0..6 } else { 1..6 };
     let lines: Vec<_> = std::iter::once(COLUMNS.map(str::to_owned))
         .chain(rows.iter().map(cells))
+        .map(|line| line[columns.clone()].to_vec())
         .collect();
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max();
-    let columns = if with_namespaces { 0..6 } else { 1..6 };
-    let widths: Vec<_> = columns
-        .map(|column| (column, width(column).unwrap_or(0)))
-        .collect();
-    let line = |line: &[String; 6]| {
-        let cells = widths
-            .iter()
-            .map(|(column, width)| format!("{:width$}", line[*column]));
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    };
-    lines.iter().map(line).collect::<Vec<_>>().join("\n")
+    aligned(&lines)
 }
 
 #[cfg(test)]

@@ -1,16 +1,17 @@
 //! What the daemon knows of the cluster.
 
+mod akv2k8s;
 mod served;
 mod sources;
+mod targets;
 mod workloads;
 
 use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
 
-use futures::TryStreamExt;
 use futures::channel::mpsc;
 use futures::future::OptionFuture;
-use k8s_openapi::api::core::v1::{Namespace, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt;
@@ -22,12 +23,15 @@ use tokio::sync::Notify;
 
 pub use self::sources::Versions;
 use self::sources::{watch_classes, watch_versions};
+use self::targets::watch_targets;
 use self::workloads::watch_workloads;
 use crate::api::{KeyVaultGrant, KeyVaultMirror, RotationPolicy};
-use crate::mirror::{self, MIRRORED_LABEL, MirrorId, Target, USE_LABEL, mirrors_of};
+use crate::mirror::in_place::is_in_place;
+use crate::mirror::{self, MirrorId, Target, TargetName, TargetStores, USE_LABEL, mirrors_of};
 use crate::rotation::{self, Class, Flights, ROTATE, Source, Workload, WorkloadKind, Workloads};
+use crate::telemetry::Metrics;
 use crate::vault::Notice;
-use crate::watch::{Change, Index, follow, keep, new_store};
+use crate::watch::{Change, Index, beside, follow, new_store};
 
 /// Objects on a page of a first list. A page is read with all that is then trimmed, and decoded it is ten times as large as what
 /// is kept of it: pages of five hundred would be most of the daemon's memory, for good.
@@ -42,7 +46,7 @@ pub struct Caches {
     pub namespaces: Store<PartialObjectMeta<Namespace>>,
     /// Those that mirrors may read as; none where that is off.
     pub accounts: Option<Store<PartialObjectMeta<ServiceAccount>>>,
-    pub targets: Store<Target>,
+    pub targets: TargetStores,
     pub workloads: Workloads,
     pub flights: Flights,
     pub policies: Store<RotationPolicy>,
@@ -72,17 +76,20 @@ impl Wakes {
 
 impl Caches {
     /// Empty caches, and the watches that fill them for as long as they are polled. Of rotations, at most `max_rotations` are to be under way at once.
+    /// With `akv2k8s`, its resources are mirrors too, and those that are none are counted there.
     pub fn new(
         client: &Client,
         service_accounts: bool,
+        config_maps: bool,
         watch_all: bool,
         max_rotations: usize,
+        akv2k8s: Option<Arc<Metrics>>,
     ) -> (Self, impl Future<Output = ()> + Send + use<>) {
         let (mirrors, mirrors_writer) = new_store();
         let (grants, grants_writer) = new_store();
         let (namespaces, namespaces_writer) = new_store();
         let (accounts, accounts_writer) = new_store();
-        let (targets, targets_writer) = new_store();
+        let (targets, target_writers) = TargetStores::new(config_maps);
         let (policies, policies_writer) = new_store();
         let (workloads, workload_writers) = Workloads::new();
         let (classes, classes_writer) = new_store();
@@ -90,7 +97,7 @@ impl Caches {
         let caches = Self {
             mirrors,
             mirrors_by_target: Index::new((), |mirror: &KeyVaultMirror| {
-                HashSet::from([mirror.spec.target.name.clone()])
+                HashSet::from([TargetName::of(&mirror.spec.target).to_string()])
             }),
             mirrors_touched: Arc::default(),
             grants,
@@ -110,12 +117,21 @@ impl Caches {
             caches.mirrors_by_target.clone(),
             Arc::clone(&caches.mirrors_touched),
         );
+        let (in_place, read_in_place) = mpsc::unbounded();
+        let watch_in_place =
+            akv2k8s.map(|metrics| akv2k8s::watch(client.clone(), metrics, in_place));
+        let watch_in_place = OptionFuture::from(watch_in_place);
         let watch_mirrors = follow(
-            watcher(
-                Api::<KeyVaultMirror>::all(client.clone()),
-                Config::default().page_size(PAGE),
-            )
-            .modify(trim_mirror),
+            beside(
+                watcher(
+                    Api::<KeyVaultMirror>::all(client.clone()),
+                    Config::default().page_size(PAGE),
+                )
+                .modify(trim_mirror),
+                read_in_place,
+                caches.mirrors.clone(),
+                is_in_place,
+            ),
             mirrors_writer,
             move |change: Change<'_, KeyVaultMirror>| {
                 // Whoever wakes from here on finds in the store what this tells.
@@ -176,24 +192,25 @@ impl Caches {
         );
         let watch_accounts = OptionFuture::from(service_accounts.then_some(watch_accounts));
         let (wakes, workloads) = (Arc::clone(&caches.wakes), caches.workloads.clone());
-        let watch_targets = follow(
-            watcher(
-                Api::<PartialObjectMeta<Secret>>::all(client.clone()),
-                Config::default()
-                    .page_size(PAGE)
-                    .labels(&format!("{MIRRORED_LABEL}=true")),
-            )
-            .map_ok(|event| keep(event, Target::of)),
-            targets_writer,
-            move |change: Change<'_, Target>| {
+        let classes = caches.classes.clone();
+        let used = move |namespace: &str, source: &Source| {
+            let Some(wakes) = wakes.get() else { return };
+            wakes.workloads(workloads.using(namespace, source));
+            for class in sources::classes_of(&classes, namespace, source) {
+                wakes.workloads(workloads.using(namespace, &class));
+            }
+        };
+        let (wakes, used_target) = (Arc::clone(&caches.wakes), used.clone());
+        let watch_targets = watch_targets(
+            client.clone(),
+            target_writers,
+            move |kind, change: Change<'_, Target>| {
                 let Some(wakes) = wakes.get() else { return };
                 for target in change.objects() {
                     send_all(&wakes.mirrors_of_targets, mirrors_of(target));
-                    let source = Source::secret(&*target.name);
-                    wakes.workloads(workloads.using(&target.namespace, &source));
+                    used_target(&target.namespace, &Source::of_target(kind, &target.name));
                 }
             },
-            warn_of("Secrets"),
         );
         let (wakes, workloads) = (Arc::clone(&caches.wakes), caches.workloads.clone());
         let flights = caches.flights.clone();
@@ -224,15 +241,6 @@ impl Caches {
             },
             warn_of("RotationPolicies"),
         );
-        let (wakes, workloads) = (Arc::clone(&caches.wakes), caches.workloads.clone());
-        let classes = caches.classes.clone();
-        let used = move |namespace: &str, source: &Source| {
-            let Some(wakes) = wakes.get() else { return };
-            wakes.workloads(workloads.using(namespace, source));
-            for class in sources::classes_of(&classes, namespace, source) {
-                wakes.workloads(workloads.using(namespace, &class));
-            }
-        };
         let watch_classes = watch_classes(client.clone(), classes_writer, used.clone());
         let watch_versions =
             watch_all.then(|| watch_versions(client.clone(), version_writers, used));
@@ -240,6 +248,7 @@ impl Caches {
         let watches = async move {
             futures::join!(
                 watch_mirrors,
+                watch_in_place,
                 watch_grants,
                 watch_namespaces,
                 watch_accounts,
@@ -283,6 +292,7 @@ impl Caches {
     pub fn wake(
         &self,
         vaults: mpsc::UnboundedReceiver<Notice<MirrorId>>,
+        reverts: mpsc::UnboundedReceiver<(String, TargetName)>,
     ) -> (mirror::Triggers, rotation::Triggers) {
         let (mirrors, mirror_triggers) = mpsc::unbounded();
         let (mirrors_of_targets, mirrors_of_target_triggers) = mpsc::unbounded();
@@ -314,6 +324,7 @@ impl Caches {
                 targets: mirrors_of_target_triggers,
                 grants: grant_triggers,
                 vaults,
+                reverts,
             },
             rotation::Triggers {
                 workloads: workload_triggers,
@@ -342,10 +353,11 @@ fn trim_mirror(mirror: &mut KeyVaultMirror) {
     }
 }
 
-/// Drops all but what is asked of a Namespace: labels for grants, and the default of its workloads.
+/// Drops all but what is asked of a Namespace: whether it is being deleted, labels for grants, and the default of its workloads.
 fn trim_namespace(namespace: &mut PartialObjectMeta<Namespace>) {
     namespace.metadata = ObjectMeta {
         name: namespace.metadata.name.take(),
+        deletion_timestamp: namespace.metadata.deletion_timestamp.take(),
         labels: namespace.metadata.labels.take(),
         annotations: namespace
             .metadata

@@ -35,6 +35,24 @@ pub async fn digest_key(client: &Client, namespace: &str, name: &str) -> Result<
             }
         }
     };
+    of_secret(secret)
+}
+
+/// Reads the digest key. None where there is none, or who asks may not read it.
+pub async fn known_digest_key(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<DigestKey>> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    match api.get_opt(name).await {
+        Ok(secret) => secret.map(of_secret).transpose(),
+        Err(kube::Error::Api(status)) if status.code == 403 => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn of_secret(secret: Secret) -> Result<DigestKey> {
     let bytes = secret
         .data
         .and_then(|mut data| data.remove(DIGEST_KEY))

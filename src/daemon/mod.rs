@@ -25,11 +25,12 @@ use tokio::task::JoinSet;
 use self::caches::Caches;
 pub use self::clients::Clients;
 use self::digest_key::digest_key;
-use self::tokens::TokenRequests;
+pub use self::digest_key::known_digest_key;
+pub use self::tokens::TokenRequests;
 use crate::api::{KeyVaultGrant, KeyVaultMirror, RotationPolicy};
 use crate::clock::ServerClock;
 use crate::leader::{self, Candidacy, Candidate, Fence};
-use crate::mirror::{self, Activity, Memories, Mirrors};
+use crate::mirror::{self, Activity, Memories, Mirrors, Reverts};
 use crate::rotation::{self, Judge, Policies, Policy, Rotations, Sources, Unmirrored};
 use crate::telemetry::{Events, Health, Metrics, serve};
 use crate::vault::{
@@ -60,6 +61,10 @@ pub struct Settings {
     pub credential: CredentialKind,
     /// Whether mirrors may read as ServiceAccounts of their namespaces.
     pub service_accounts: bool,
+    /// Whether AzureKeyVaultSecrets of akv2k8s are mirrors too.
+    pub akv2k8s: bool,
+    /// Whether mirrors may write ConfigMaps.
+    pub config_maps: bool,
     pub survey: SurveySettings,
     /// What no vault is sent more of.
     pub vault_limits: Limits,
@@ -120,8 +125,10 @@ async fn act(settings: Settings, health: Health, metrics: Arc<Metrics>, stop: St
     let (caches, watches) = Caches::new(
         &clients.watching,
         settings.service_accounts,
+        settings.config_maps,
         settings.rotation_watch_all,
         settings.max_rotations,
+        settings.akv2k8s.then(|| Arc::clone(&metrics)),
     );
     let mut watching = JoinSet::new();
     watching.spawn(watches);
@@ -213,6 +220,7 @@ async fn controllers(
     let digest_key = digest_key(client, &settings.namespace, &settings.digest_key_secret).await?;
     let events = Events::new(client.clone(), instance.to_owned());
     let activity = Activity::default();
+    let (reverts, revert_triggers) = Reverts::new();
     let vaults = vault::Config {
         transport,
         credential: settings.credential,
@@ -230,12 +238,14 @@ async fn controllers(
         suffixes: settings.vault_dns_suffixes.clone(),
         min_refresh_interval: settings.min_refresh_interval,
         mirrors: caches.mirrors.clone(),
+        akv2k8s: settings.akv2k8s,
         mirrors_by_target: caches.mirrors_by_target.clone(),
         grants: caches.grants.clone(),
         namespaces: caches.namespaces.clone(),
         accounts: caches.accounts.clone(),
         targets: caches.targets.clone(),
         activity: activity.clone(),
+        reverts: reverts.clone(),
         events: events.clone(),
         metrics: Arc::clone(metrics),
         memories: Memories::default(),
@@ -270,11 +280,12 @@ async fn controllers(
     let rotating = Arc::new(Rotations {
         judge,
         digest_key,
+        reverts,
         events,
         metrics: Arc::clone(metrics),
         memories: rotation::Memories::default(),
     });
-    let (mirror_triggers, rotation_triggers) = caches.wake(vault_triggers);
+    let (mirror_triggers, rotation_triggers) = caches.wake(vault_triggers, revert_triggers);
     let hinted = Arc::clone(&mirroring);
     let hints = async {
         match settings.hints.clone() {

@@ -11,7 +11,7 @@ use super::finding::{Findings, Gap};
 use super::resource::Resource;
 use super::wish::{self, Pinned, Wish};
 use super::{Outcome, names};
-use crate::api::{DataEntry, GrantIdentity, ObjectKind, Transform, VaultRef};
+use crate::api::{CertificateKind, DataEntry, GrantIdentity, ObjectKind, Transform, VaultRef};
 
 pub(super) const GROUP: &str = "secrets-store.csi.x-k8s.io";
 pub(super) const KIND: &str = "SecretProviderClass";
@@ -153,7 +153,13 @@ fn synced(
         };
         match data.key.as_str() {
             "tls.crt" if pair == Some(file) => {
-                sources.push(wish::certificate(&mut findings, object.pinned()));
+                let kind = CertificateKind::Certificate;
+                sources.push(wish::certificate(
+                    &mut findings,
+                    object.pinned(),
+                    kind,
+                    None,
+                ));
             }
             "tls.key" if pair == Some(file) => {}
             key => entries.extend(entry(&mut findings, key, object)),

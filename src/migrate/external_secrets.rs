@@ -8,15 +8,16 @@ use jiff::SignedDuration;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::Outcome;
 use super::finding::{Findings, Gap};
 use super::resource::Resource;
 use super::store::{Reader, Store, StoreName, Stores};
 use super::wish::{self, Pinned, Wish};
+use super::{Outcome, go_template, name_pattern};
 use crate::api::{
-    DataEntry, DataSource, DeletionPolicy, ExpandFormat, KeyFormat, MirrorIdentity, ObjectKind,
-    Transform,
+    self, CertificateKind, DataEntry, DataSource, DeletionPolicy, ExpandFormat, KeyFormat, Match,
+    MergePolicy, MirrorIdentity, MissingPolicy, ObjectKind, Transform,
 };
+use crate::render;
 
 pub(super) const GROUP: &str = "external-secrets.io";
 pub(super) const KIND: &str = "ExternalSecret";
@@ -58,11 +59,9 @@ struct Target {
 struct Template {
     #[serde(rename = "type")]
     type_: String,
-    #[serde(rename = "engineVersion")]
-    _engine_version: Option<IgnoredAny>,
+    engine_version: Option<String>,
     metadata: TemplateMetadata,
-    #[serde(rename = "mergePolicy")]
-    _merge_policy: Option<IgnoredAny>,
+    merge_policy: Option<String>,
     data: BTreeMap<String, String>,
     template_from: Vec<IgnoredAny>,
 }
@@ -108,8 +107,8 @@ struct SourceRef {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct DataFrom {
     extract: Option<RemoteRef>,
-    find: Option<IgnoredAny>,
-    rewrite: Option<Vec<IgnoredAny>>,
+    find: Option<Find>,
+    rewrite: Option<Vec<Rewrite>>,
     source_ref: Option<SourceRef>,
     /// v1alpha1 has the fields of `extract` here.
     key: Option<String>,
@@ -119,6 +118,43 @@ struct DataFrom {
     _property: Option<IgnoredAny>,
     #[serde(rename = "conversionStrategy")]
     _conversion_strategy: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Find {
+    path: Option<String>,
+    name: Option<FindName>,
+    #[serde(default)]
+    tags: BTreeMap<String, String>,
+    /// What names of Key Vault have needs no conversion.
+    #[serde(rename = "conversionStrategy")]
+    _conversion_strategy: Option<IgnoredAny>,
+    decoding_strategy: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FindName {
+    #[serde(default)]
+    regexp: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rewrite {
+    regexp: Option<RewriteRegexp>,
+    #[serde(rename = "transform")]
+    _transform: Option<IgnoredAny>,
+    #[serde(rename = "merge")]
+    _merge: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RewriteRegexp {
+    source: String,
+    target: String,
 }
 
 pub(super) fn convert(resource: &Resource, stores: &Stores) -> Outcome {
@@ -153,7 +189,10 @@ pub(super) fn convert(resource: &Resource, stores: &Stores) -> Outcome {
         let (entries, sources) = by_store.entry(name).or_default();
         if taken_apart {
             let object = object(&mut findings, &data.remote_ref);
-            sources.extend(object.map(|(_, object)| wish::certificate(&mut findings, object)));
+            let certificate = |(_, object)| {
+                wish::certificate(&mut findings, object, CertificateKind::Certificate, None)
+            };
+            sources.extend(object.map(certificate));
         } else {
             entries.extend(entry(&mut findings, data));
         }
@@ -187,13 +226,25 @@ pub(super) fn convert(resource: &Resource, stores: &Stores) -> Outcome {
         spec.refresh_interval,
     );
 
+    if target.template.is_some() && by_store.len() > 1 {
+        findings.not_converted("a template over keys of several vaults");
+    }
+
     let mut wishes = Vec::new();
+    let is_sole = by_store.len() == 1;
     for (name, (entries, sources)) in by_store {
         let Some(Store { vault, reader }) = findings.take(stores.get(&name)).cloned() else {
             continue;
         };
         let mut spec = wish::spec(vault, entries, sources, target.secret.clone());
+        spec.template.clone_from(&target.template);
         spec.deletion_policy = target.deletion_policy;
+        spec.missing_policy = target.missing_policy;
+        if target.immutable && is_sole && render::is_pinned(&spec) {
+            spec.target.immutable = true;
+        } else if target.immutable {
+            findings.differs(Gap::Immutable);
+        }
         spec.refresh_interval.clone_from(&interval);
         let reader = match reader {
             Reader::Grant(identity) => identity,
@@ -297,20 +348,17 @@ fn property(findings: &mut Findings, path: &str) -> String {
 
 /// What fills several keys.
 fn many(findings: &mut Findings, data: &DataFrom) -> Option<DataSource> {
-    if data.find.is_some() {
-        findings.not_converted(Gap::Search);
+    let rewrite = data.rewrite.as_deref().unwrap_or_default();
+    if let Some(find) = &data.find {
+        return found(findings, find, rewrite);
     }
-    if data
-        .rewrite
-        .as_ref()
-        .is_some_and(|rewrite| !rewrite.is_empty())
-    {
+    if !rewrite.is_empty() {
         findings.not_converted(Gap::Rewrite);
     }
     let Some(remote) = &data.extract else {
         if data.key.is_some() {
             findings.not_converted("an entry of dataFrom as v1alpha1 has it; write it as extract");
-        } else if data.find.is_none() {
+        } else {
             findings.not_converted("an entry of dataFrom is from a generator");
         }
         return None;
@@ -338,6 +386,57 @@ fn many(findings: &mut Findings, data: &DataFrom) -> Option<DataSource> {
     Some(wish::expand(findings, pinned, ExpandFormat::Json))
 }
 
+/// Secrets that are found by name or tag.
+fn found(findings: &mut Findings, find: &Find, rewrite: &[Rewrite]) -> Option<DataSource> {
+    if find.path.as_ref().is_some_and(|path| !path.is_empty()) {
+        findings.not_converted("objects found by path, which a Key Vault does not have");
+    }
+    if let Some(other) = find
+        .decoding_strategy
+        .as_deref()
+        .filter(|name| *name != "None")
+    {
+        findings.not_converted(Gap::Encoding(format!(
+            "decodingStrategy {other:?} of what is found"
+        )));
+    }
+    let regexp = find.name.as_ref().map(|name| name.regexp.as_str());
+    let regexp = regexp.filter(|regexp| !regexp.is_empty());
+    let rename = match (rewrite, regexp) {
+        ([], _) => None,
+        (
+            [
+                Rewrite {
+                    regexp: Some(RewriteRegexp { source, target }),
+                    ..
+                },
+            ],
+            Some(regexp),
+        ) if source == regexp => name_pattern::rename(source, target),
+        _ => None,
+    };
+    if rename.is_none() && !rewrite.is_empty() {
+        findings.not_converted(Gap::Rewrite);
+    }
+    let pattern = regexp.map(name_pattern::whole);
+    if let Some(pattern) = pattern.as_deref().filter(|p| !name_pattern::is_valid(p)) {
+        findings.not_converted(format_args!("{pattern:?} is no regular expression"));
+    }
+    let is_all = pattern.is_none() && find.tags.is_empty();
+    let matching = Match {
+        name_pattern: pattern.or_else(|| is_all.then(|| ".*".to_owned())),
+        tags: find.tags.clone(),
+        rename,
+    };
+    Some(DataSource {
+        certificate: None,
+        expand: None,
+        matching: Some(matching),
+        basic_auth: None,
+        docker_config: None,
+    })
+}
+
 /// Whether the template makes `tls.crt` and `tls.key` of the one object, in the words of External Secrets' own documentation
 /// (<https://external-secrets.io/latest/provider/azure-key-vault/#creating-external-secret>), and nothing else.
 fn takes_apart(target: &Target, data: &[Data]) -> bool {
@@ -361,8 +460,11 @@ fn takes_apart(target: &Target, data: &[Data]) -> bool {
 }
 
 struct Converted {
-    secret: crate::api::Target,
+    secret: api::Target,
+    template: Option<api::Template>,
     deletion_policy: DeletionPolicy,
+    missing_policy: MissingPolicy,
+    immutable: bool,
 }
 
 /// The Secret, or nothing where there is none to be.
@@ -391,15 +493,16 @@ fn target(
             return None;
         }
     };
-    if target
-        .deletion_policy
-        .is_some_and(|policy| policy == "Delete" || policy == "Merge")
-    {
-        findings.differs(Gap::KeysRemoved);
-    }
-    if target.immutable {
-        findings.differs(Gap::Immutable);
-    }
+    let missing_policy = match target.deletion_policy.as_deref() {
+        Some("Merge") => MissingPolicy::Remove,
+        Some("Delete") => {
+            findings.differs(Gap::EmptySecret);
+            MissingPolicy::Remove
+        }
+        _ => MissingPolicy::Keep,
+    };
+    let immutable = target.immutable;
+    let mut rendered = None;
     // With a template, the ExternalSecret's own labels and annotations are not put on the Secret.
     let secret = match target.template {
         None => wish::target(findings, &name, "", &resource.labels, &resource.annotations),
@@ -411,7 +514,10 @@ fn target(
                 .chain(metadata.annotations.values());
             let is_template = values.any(|value| value.contains("{{"));
             let is_data = !taken_apart && !template.data.is_empty();
-            if is_template || is_data || !template.template_from.is_empty() {
+            if is_data {
+                rendered = jinja(&template);
+            }
+            if is_template || is_data && rendered.is_none() || !template.template_from.is_empty() {
                 findings.not_converted(Gap::Template);
             }
             wish::target(
@@ -425,8 +531,29 @@ fn target(
     };
     Some(Converted {
         secret,
+        template: rendered,
         deletion_policy,
+        missing_policy,
+        immutable,
     })
+}
+
+/// The template as a mirror has it, if it can be told in Jinja.
+fn jinja(template: &Template) -> Option<api::Template> {
+    let merge_policy = match template.merge_policy.as_deref() {
+        None | Some("" | "Replace") => MergePolicy::Replace,
+        Some("Merge") => MergePolicy::Merge,
+        Some(_) => return None,
+    };
+    if !matches!(template.engine_version.as_deref(), None | Some("" | "v2")) {
+        return None;
+    }
+    let text = |(key, text): (&String, &String)| Some((key.clone(), go_template::jinja(text)?));
+    let data = template.data.iter().map(text).collect::<Option<_>>()?;
+    let converted = api::Template { merge_policy, data };
+    render::check_template(&converted)
+        .is_ok()
+        .then_some(converted)
 }
 
 /// How often the vault is asked. External Secrets asks every hour if nothing is said.

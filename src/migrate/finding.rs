@@ -36,21 +36,14 @@ impl Weight {
 pub(super) enum Gap {
     /// A certificate in DER, or with its key in one value.
     RawCertificate(String),
-    /// A secret as `tls.crt` and `tls.key`.
-    CertificateSecret(String),
-    /// akv2k8s gives of a key its modulus.
-    Modulus(String),
     Property(String),
     Transform(String),
     Encoding(String),
-    BasicAuth,
-    Search,
     Rewrite,
     Template,
     Tags(String),
-    ConfigMap(String),
     Immutable,
-    KeysRemoved,
+    EmptySecret,
     Once,
     AdoptedSecret(String),
     PodIdentity,
@@ -64,36 +57,29 @@ impl fmt::Display for Gap {
                 f,
                 "the certificate {name:?} as it comes, in DER or PFX; mirrors give PEM"
             ),
-            Self::CertificateSecret(name) => write!(
-                f,
-                "the secret {name:?} is a PFX that is taken apart; if it backs a certificate, mirror that by dataFrom[].certificate"
-            ),
-            Self::Modulus(name) => write!(
-                f,
-                "of the key {name:?} akv2k8s gives the RSA modulus alone; a mirror of kind key gives the public key, as PEM or JWK"
-            ),
             Self::Property(property) => write!(
                 f,
                 "the property {property:?} is more than names with dots between, which is what mirrors take"
             ),
             Self::Transform(name) => write!(f, "the transform {name:?} is not known"),
             Self::Encoding(field) => write!(f, "{field}; mirrors have no transform for it"),
-            Self::BasicAuth => f.write_str(
-                "a value user:password that is split; keep user and password as two secrets in the vault",
+            Self::Rewrite => f.write_str(
+                "rewritten keys; mirrors rename what is found by name, by the groups of that one pattern",
             ),
-            Self::Search => f.write_str("objects found by name or tag; mirrors name their objects"),
-            Self::Rewrite => f.write_str("rewritten keys; mirrors name their keys"),
-            Self::Template => f.write_str("a template; mirrors have transforms, and no templates"),
+            Self::Template => f.write_str(
+                "a template that says more than where keys go and b64enc, b64dec, trim, lower, upper or toJson; write it anew for spec.template",
+            ),
             Self::Tags(name) => write!(f, "the tags of {name:?}; mirrors read values"),
-            Self::ConfigMap(name) => write!(f, "the ConfigMap {name:?}; mirrors write Secrets"),
-            Self::Immutable => f.write_str("the Secret is immutable; those of mirrors are not"),
-            Self::KeysRemoved => f.write_str(
-                "keys go when their vault object is deleted; a mirror keeps them and says ObjectNotFound",
+            Self::Immutable => f.write_str(
+                "the Secret is immutable; that of a mirror is if each of its objects has a version and no other mirror fills it",
+            ),
+            Self::EmptySecret => f.write_str(
+                "the Secret goes when all of its objects are deleted; a mirror with missingPolicy Remove takes the keys out and leaves the Secret",
             ),
             Self::Once => f.write_str("the Secret is written once; a mirror keeps it as the vault is"),
             Self::AdoptedSecret(name) => write!(
                 f,
-                "the Secret {name:?} is someone else's; a mirror writes its own Secrets only"
+                "the Secret {name:?} is someone else's; write a mirror by hand, and let it take its keys over by keytide.dev/adopt-by on the Secret"
             ),
             Self::PodIdentity => f.write_str(
                 "an identity of aad-pod-identity; the grant is for the daemon's own identity: write the identity's client ID into it",

@@ -3,18 +3,27 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::finding::{Finding, Weight};
-use super::unique;
 use super::wish::Wish;
+use super::{name_pattern, unique};
 use crate::api::{
     GrantIdentity, GrantedObjects, KeyVaultGrant, KeyVaultGrantSpec, MirrorsOwn, ObjectKind,
-    VaultRef,
+    TargetKind, VaultRef,
 };
 use crate::render;
+use crate::vault::Collection;
 
 /// Most objects that a grant can list.
 const MOST: usize = 1000;
 
 type Object = (ObjectKind, String);
+
+/// What the mirrors of one grant read.
+#[derive(Default)]
+struct Needs {
+    objects: BTreeSet<Object>,
+    /// Names of those whose values go into ConfigMaps.
+    exposed: BTreeSet<String>,
+}
 
 /// The identity of a grant that lets mirrors read as this ServiceAccount of their namespace.
 pub(super) fn mirrors_own(service_account: &str) -> GrantIdentity {
@@ -28,48 +37,78 @@ pub(super) fn mirrors_own(service_account: &str) -> GrantIdentity {
 }
 
 pub(super) fn of(wishes: &[Wish]) -> (Vec<KeyVaultGrant>, Vec<Finding>) {
-    let mut needed: BTreeMap<_, (&Wish, BTreeSet<Object>)> = BTreeMap::new();
+    let mut needed: BTreeMap<_, (&Wish, Needs)> = BTreeMap::new();
     for wish in wishes {
         let key = (
             wish.namespace.as_str(),
             host(&wish.spec.vault),
             reader(wish),
         );
-        let (_, objects) = needed.entry(key).or_insert_with(|| (wish, BTreeSet::new()));
-        objects.extend(reads(wish));
+        let (_, needs) = needed
+            .entry(key)
+            .or_insert_with(|| (wish, Needs::default()));
+        needs.objects.extend(reads(wish));
+        needs.exposed.extend(exposes(wish));
     }
     let mut names = BTreeSet::new();
     let mut grants = Vec::new();
-    for (wish, objects) in needed.into_values() {
-        let objects: Vec<Object> = objects.into_iter().collect();
+    for (wish, needs) in needed.into_values() {
+        let objects: Vec<Object> = needs.objects.into_iter().collect();
         for objects in objects.chunks(MOST) {
             let label = host(&wish.spec.vault);
             let label = label.split('.').next().unwrap_or_default();
             let name = unique(&mut names, "", &format!("{}-{label}", wish.namespace));
-            grants.push(KeyVaultGrant::new(&name, spec(wish, objects)));
+            grants.push(KeyVaultGrant::new(
+                &name,
+                spec(wish, objects, &needs.exposed),
+            ));
         }
     }
     (grants, ambiguous(wishes))
 }
 
-fn spec(wish: &Wish, objects: &[Object]) -> KeyVaultGrantSpec {
+fn spec(wish: &Wish, objects: &[Object], exposed: &BTreeSet<String>) -> KeyVaultGrantSpec {
     let granted = |(kind, name): &Object| GrantedObjects {
         kind: *kind,
         name: name.clone(),
     };
+    let exposed = objects.iter().filter(|(_, name)| exposed.contains(name));
+    let exposed: BTreeSet<&String> = exposed.map(|(_, name)| name).collect();
+    let exposed: Vec<String> = exposed.into_iter().cloned().collect();
     KeyVaultGrantSpec {
         vault: wish.spec.vault.clone(),
         identity: wish.reader.clone(),
         namespaces: Some(vec![wish.namespace.clone()]),
         namespace_selector: None,
         objects: objects.iter().map(granted).collect(),
+        allow_config_map: Some(exposed).filter(|exposed| !exposed.is_empty()),
     }
 }
 
-/// The objects that a mirror reads; Key Vault takes their names without regard to case.
+/// The objects that a mirror reads, or what all their names begin with; Key Vault takes names without regard to case.
 fn reads(wish: &Wish) -> impl Iterator<Item = Object> {
     let sources = render::sources(&wish.spec).into_iter();
-    sources.map(|source| (source.kind, source.name.to_lowercase()))
+    let named = sources.map(|source| (source.kind, source.name.to_lowercase()));
+    let matching = wish
+        .spec
+        .data_from
+        .iter()
+        .filter_map(|from| from.matching.as_ref());
+    let found = matching.map(|matching| {
+        let pattern = matching.name_pattern.as_deref().unwrap_or_default();
+        let start = name_pattern::start(pattern).to_lowercase();
+        (ObjectKind::Secret, format!("{start}*"))
+    });
+    named.chain(found)
+}
+
+/// Names of the objects whose values, and not only public parts, go into a ConfigMap.
+fn exposes(wish: &Wish) -> impl Iterator<Item = String> {
+    let is_exposed = wish.spec.target.kind == TargetKind::ConfigMap;
+    let sources = render::sources(&wish.spec).into_iter();
+    sources
+        .filter(move |source| is_exposed && source.collection == Collection::Secrets)
+        .map(|source| source.name.to_lowercase())
 }
 
 fn host(vault: &VaultRef) -> String {

@@ -5,10 +5,14 @@
 //! not converted at all.
 
 mod akv2k8s;
+#[cfg(test)]
+mod akv2k8s_tests;
 mod csi;
 mod external_secrets;
 mod finding;
+mod go_template;
 mod grants;
+mod name_pattern;
 mod names;
 mod resource;
 mod store;
@@ -21,7 +25,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use crate::api::{KeyVaultGrant, KeyVaultMirror};
+use crate::api::azure_key_vault_secret::{GROUP, KIND};
+use crate::api::{KeyVaultGrant, KeyVaultMirror, KeyVaultMirrorSpec, TargetKind, VaultRef};
 use crate::render;
 use finding::Findings;
 pub use finding::{Finding, Weight};
@@ -31,7 +36,7 @@ use wish::Wish;
 
 /// Groups and kinds that say how Secrets come from a Key Vault. akv2k8s' has had several groups; this is the one since 1.1.
 pub const TOOLS: [(&str, &str); 5] = [
-    ("spv.no", akv2k8s::KIND),
+    (GROUP, KIND),
     (external_secrets::GROUP, store::KINDS[0]),
     (external_secrets::GROUP, store::KINDS[1]),
     (external_secrets::GROUP, external_secrets::KIND),
@@ -117,7 +122,7 @@ impl Conversion {
         outcome.findings.extend(findings);
         for resource in &resources {
             match (resource.group.as_str(), resource.kind.as_str()) {
-                (group, akv2k8s::KIND) if akv2k8s::is_group(group) => {
+                (group, KIND) if akv2k8s::is_group(group) => {
                     outcome.add(akv2k8s::convert(resource));
                 }
                 (external_secrets::GROUP, external_secrets::KIND) => {
@@ -134,7 +139,10 @@ impl Conversion {
         findings.extend(conflicts(&wishes));
         let mirrored: workloads::Mirrored = wishes
             .iter()
-            .map(|wish| (wish.namespace.as_str(), wish.spec.target.name.as_str()))
+            .map(|wish| {
+                let target = &wish.spec.target;
+                (wish.namespace.as_str(), target.kind, target.name.as_str())
+            })
             .collect();
         for resource in &resources {
             if workloads::KINDS.contains(&resource.kind.as_str()) {
@@ -154,6 +162,38 @@ impl Conversion {
             findings,
         }
     }
+}
+
+/// The mirrors that an AzureKeyVaultSecret is, which the daemon reads in place: one for each of its outputs. None if it has no
+/// output, and is for akv2k8s' env injector. The error says why there is no mirror of it.
+pub fn azure_key_vault_secret(resource: Value) -> Result<Vec<KeyVaultMirrorSpec>, String> {
+    let resource = Resource::read(resource, "")?;
+    if !akv2k8s::has_output(&resource) {
+        return Ok(Vec::new());
+    }
+    let Outcome { wishes, findings } = akv2k8s::convert(&resource);
+    if !wishes.is_empty() {
+        return Ok(wishes.into_iter().map(|wish| wish.spec).collect());
+    }
+    let reasons = findings
+        .into_iter()
+        .filter(|finding| finding.weight == Weight::NotConverted);
+    let reasons: Vec<String> = reasons.map(|finding| finding.text).collect();
+    Err(reasons.join("; "))
+}
+
+/// The spec of a mirror that wants nothing of any vault.
+pub fn nothing(kind: TargetKind, target: &str) -> KeyVaultMirrorSpec {
+    let (mut findings, none) = (Findings::about(target), BTreeMap::new());
+    let target = match kind {
+        TargetKind::Secret => wish::target(&mut findings, target, "", &none, &none),
+        TargetKind::ConfigMap => wish::config_map(&mut findings, target, &none, &none),
+    };
+    let vault = VaultRef {
+        name: None,
+        url: None,
+    };
+    wish::spec(vault, Vec::new(), Vec::new(), target)
 }
 
 fn mirror(wish: Wish) -> KeyVaultMirror {
@@ -176,9 +216,9 @@ fn unique(taken: &mut BTreeSet<(String, String)>, namespace: &str, name: &str) -
         .unwrap_or(name.clone())
 }
 
-/// Mirrors of one Secret that don't agree about it: the daemon would say `TargetConflict`.
+/// Mirrors of one target that don't agree about it: the daemon would say `TargetConflict`.
 fn conflicts(wishes: &[Wish]) -> Vec<Finding> {
-    let mut claims: BTreeMap<(&str, &str, String), (String, &str)> = BTreeMap::new();
+    let mut claims: BTreeMap<(&str, TargetKind, &str, String), (String, &str)> = BTreeMap::new();
     let mut found = Vec::new();
     for (index, wish) in wishes.iter().enumerate() {
         let target = &wish.spec.target;
@@ -192,7 +232,8 @@ fn conflicts(wishes: &[Wish]) -> Vec<Finding> {
         let annotations =
             annotations.map(|(key, value)| (format!("annotation {key:?}"), value.clone()));
         for (what, value) in kind.chain(keys).chain(labels).chain(annotations) {
-            let claim = (wish.namespace.as_str(), target.name.as_str(), what.clone());
+            let (namespace, name) = (wish.namespace.as_str(), target.name.as_str());
+            let claim = (namespace, target.kind, name, what.clone());
             let first = claims
                 .entry(claim)
                 .or_insert_with(|| (value.clone(), &wish.subject));
@@ -201,8 +242,8 @@ fn conflicts(wishes: &[Wish]) -> Vec<Finding> {
                     subject: wish.subject.clone(),
                     weight: Weight::Differs,
                     text: format!(
-                        "it and {} don't agree on {what} of Secret {:?}; one of them would say TargetConflict",
-                        first.1, target.name
+                        "it and {} don't agree on {what} of {} {:?}; one of them would say TargetConflict",
+                        first.1, target.kind, target.name
                     ),
                 });
             }

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::finding::Findings;
 use super::names;
 use crate::api::{
-    CertificateObject, DataEntry, DataSource, DeletionPolicy, Expand, ExpandFormat, GrantIdentity,
-    KeyVaultMirrorSpec, ObjectKind, SecretObject, SecretType, Target, VaultObject, VaultRef,
+    BasicAuth, CertificateKind, CertificateLayout, CertificateObject, DataEntry, DataSource,
+    DeletionPolicy, Expand, ExpandFormat, GrantIdentity, KeyVaultMirrorSpec, MissingPolicy,
+    ObjectKind, SecretObject, SecretType, Target, TargetKind, Transform, VaultObject, VaultRef,
 };
 use crate::render;
 
@@ -37,8 +38,10 @@ pub(super) fn spec(
         identity: None,
         data,
         data_from,
+        template: None,
         target,
         deletion_policy: DeletionPolicy::Delete,
+        missing_policy: MissingPolicy::Keep,
         refresh_interval: "1m".to_owned(),
     }
 }
@@ -92,16 +95,26 @@ pub(super) fn entry(
     }
 }
 
-/// `tls.crt`, `tls.key` and `ca.crt`.
-pub(super) fn certificate(findings: &mut Findings, object: Pinned) -> DataSource {
+/// `tls.crt`, `tls.key` and, where akv2k8s' layout is not asked for, `ca.crt`.
+pub(super) fn certificate(
+    findings: &mut Findings,
+    object: Pinned,
+    kind: CertificateKind,
+    layout: Option<CertificateLayout>,
+) -> DataSource {
     let (name, version) = object.checked(findings);
     DataSource {
         certificate: Some(CertificateObject {
+            kind,
             name,
             version,
+            layout,
             keystore: None,
         }),
         expand: None,
+        matching: None,
+        basic_auth: None,
+        docker_config: None,
     }
 }
 
@@ -114,6 +127,28 @@ pub(super) fn expand(findings: &mut Findings, object: Pinned, format: ExpandForm
             object: SecretObject { name, version },
             format,
         }),
+        matching: None,
+        basic_auth: None,
+        docker_config: None,
+    }
+}
+
+/// `username` and `password` of a secret that has both.
+pub(super) fn basic_auth(
+    findings: &mut Findings,
+    object: Pinned,
+    transforms: Vec<Transform>,
+) -> DataSource {
+    let (name, version) = object.checked(findings);
+    DataSource {
+        certificate: None,
+        expand: None,
+        matching: None,
+        basic_auth: Some(BasicAuth {
+            object: SecretObject { name, version },
+            transforms,
+        }),
+        docker_config: None,
     }
 }
 
@@ -129,6 +164,7 @@ pub(super) fn target(
         findings.not_converted(format_args!("{name:?} is not a name of a Secret"));
     }
     Target {
+        kind: TargetKind::Secret,
         name: name.to_owned(),
         type_: secret_type(type_).unwrap_or_else(|| {
             findings.not_converted(format_args!("mirrors write no Secrets of type {type_:?}"));
@@ -136,6 +172,20 @@ pub(super) fn target(
         }),
         labels: carried(labels),
         annotations: carried(annotations),
+        immutable: false,
+    }
+}
+
+/// The ConfigMap to write.
+pub(super) fn config_map(
+    findings: &mut Findings,
+    name: &str,
+    labels: &BTreeMap<String, String>,
+    annotations: &BTreeMap<String, String>,
+) -> Target {
+    Target {
+        kind: TargetKind::ConfigMap,
+        ..target(findings, name, "", labels, annotations)
     }
 }
 
@@ -188,10 +238,15 @@ fn carried(map: &BTreeMap<String, String>) -> BTreeMap<String, String> {
 pub(super) fn check(wish: &Wish, findings: &mut Findings) {
     let target = &wish.spec.target;
     let mut keys = BTreeSet::new();
-    for key in render::keys(&wish.spec) {
+    for key in render::inputs(&wish.spec) {
         if !keys.insert(key) {
             findings.not_converted(format_args!("key {key:?} is filled twice"));
         }
+    }
+    // With dataFrom, only the content of the vault tells which keys there are.
+    if wish.spec.data_from.is_empty() && !findings.forbid() {
+        let has_keys = render::check_keys(target.type_, |key| keys.contains(key));
+        findings.take(has_keys);
     }
     if wish.spec.data.len() > MOST_KEYS || wish.spec.data_from.len() > MOST_SOURCES {
         findings.not_converted(format_args!(

@@ -8,7 +8,8 @@ use serde_json::Value;
 use super::finding::{Finding, Findings};
 use super::names;
 use super::resource::Resource;
-use crate::rotation::{RELOADER_AUTO, RELOADER_SECRETS};
+use crate::api::TargetKind;
+use crate::rotation::{RELOADER_AUTO, RELOADER_CONFIG_MAPS, RELOADER_SECRETS};
 
 /// Kinds that have a Pod template, and Pods.
 pub(super) const KINDS: [&str; 8] = [
@@ -22,11 +23,17 @@ pub(super) const KINDS: [&str; 8] = [
     "StatefulSet",
 ];
 
+/// Those of them that Keytide rolls.
+const ROLLED: [&str; 4] = ["DaemonSet", "Deployment", "Rollout", "StatefulSet"];
+
+/// What lets Keytide roll for what no mirror fills.
+const WATCH_ALL: &str = "set the chart's value rotation.watch to all, so that Keytide does too";
+
 /// What the env injector looks for in values of the environment.
 const MARKER: &str = "@azurekeyvault";
 
-/// Secrets that the converted mirrors fill: namespace and name.
-pub(super) type Mirrored<'a> = BTreeSet<(&'a str, &'a str)>;
+/// What the converted mirrors fill: namespace, kind and name.
+pub(super) type Mirrored<'a> = BTreeSet<(&'a str, TargetKind, &'a str)>;
 
 pub(super) fn examine(resource: &Resource, mirrored: &Mirrored) -> Vec<Finding> {
     // What a controller of one of these kinds made is as that is.
@@ -80,8 +87,9 @@ struct Reloader<'a> {
     /// Every Secret that is used.
     auto: bool,
     /// Every ConfigMap, too.
-    config_maps: bool,
+    all_config_maps: bool,
     secrets: Vec<&'a str>,
+    config_maps: Vec<&'a str>,
     /// Annotations that `keytide.dev/rotate` takes the place of.
     replaced: Vec<&'a str>,
 }
@@ -92,21 +100,14 @@ fn reloaded(resource: &Resource, mirrored: &Mirrored, findings: &mut Findings) {
         match key.as_str() {
             RELOADER_AUTO => {
                 reloader.auto |= value == "true";
-                reloader.config_maps = value == "true";
+                reloader.all_config_maps = value == "true";
             }
             "secret.reloader.stakater.com/auto" => reloader.auto |= value == "true",
-            RELOADER_SECRETS => {
-                let names = value
-                    .split(',')
-                    .map(str::trim)
-                    .filter(|name| !name.is_empty());
-                reloader.secrets.extend(names);
-            }
+            RELOADER_SECRETS => reloader.secrets.extend(split(value)),
+            RELOADER_CONFIG_MAPS => reloader.config_maps.extend(split(value)),
             key if key.contains("reloader.stakater.com/") => {
                 if value != "false" {
-                    findings.differs(format_args!(
-                        "its annotation {key:?} has no counterpart: rotation is for Secrets that mirrors fill"
-                    ));
+                    findings.differs(format_args!("its annotation {key:?} has no counterpart"));
                 }
                 continue;
             }
@@ -116,32 +117,48 @@ fn reloaded(resource: &Resource, mirrored: &Mirrored, findings: &mut Findings) {
     }
     let rotate = if reloader.auto {
         "true".to_owned()
-    } else if reloader.secrets.is_empty() {
+    } else if reloader.secrets.is_empty() && reloader.config_maps.is_empty() {
         return;
-    } else if reloader.secrets.iter().all(|name| names::is_dns(name)) {
-        reloader.secrets.join(",")
     } else {
-        findings.not_converted(format_args!("{RELOADER_SECRETS} is not a list of names"));
-        return;
+        for (annotation, names) in [
+            (RELOADER_SECRETS, &reloader.secrets),
+            (RELOADER_CONFIG_MAPS, &reloader.config_maps),
+        ] {
+            if !names.iter().all(|name| names::is_dns(name)) {
+                findings.not_converted(format_args!("{annotation} is not a list of names"));
+                return;
+            }
+        }
+        let secrets = reloader.secrets.iter().map(|name| (*name).to_owned());
+        let config_maps = reloader.config_maps.iter();
+        let names = secrets.chain(config_maps.map(|name| format!("configmap/{name}")));
+        names.collect::<Vec<_>>().join(",")
     };
-    if resource.kind != "Deployment" {
-        findings.not_converted("Reloader restarts it; Keytide rolls Deployments only");
+    if !ROLLED.contains(&resource.kind.as_str()) {
+        findings.not_converted(
+            "Reloader restarts it; Keytide rolls Deployments, StatefulSets, DaemonSets and Argo Rollouts",
+        );
         return;
     }
-    if reloader.config_maps
+    if reloader.all_config_maps
         && resource
             .pointer("/spec/template")
             .is_some_and(uses_config_map)
     {
-        findings.differs(
-            "Reloader restarts it for ConfigMaps too; rotation is for Secrets that mirrors fill",
-        );
-    }
-    let foreign = |name: &&&str| !mirrored.contains(&(resource.namespace.as_str(), **name));
-    for name in reloader.secrets.iter().filter(foreign) {
         findings.differs(format_args!(
-            "Reloader restarts it for Secret {name:?}, which no mirror here fills"
+            "Reloader restarts it for ConfigMaps too, also for those that no mirror fills; {WATCH_ALL}"
         ));
+    }
+    for (kind, names) in [
+        (TargetKind::ConfigMap, &reloader.config_maps),
+        (TargetKind::Secret, &reloader.secrets),
+    ] {
+        let is_filled = |name: &str| mirrored.contains(&(resource.namespace.as_str(), kind, name));
+        for name in names.iter().filter(|name| !is_filled(name)) {
+            findings.differs(format_args!(
+                "Reloader restarts it for {kind} {name:?}, which no mirror here fills; {WATCH_ALL}"
+            ));
+        }
     }
     let removed: String = reloader
         .replaced
@@ -149,9 +166,18 @@ fn reloaded(resource: &Resource, mirrored: &Mirrored, findings: &mut Findings) {
         .map(|key| format!(" {key}-"))
         .collect();
     findings.by_hand(format_args!(
-        "kubectl annotate deployment --namespace {} {} keytide.dev/rotate={rotate}{removed}",
-        resource.namespace, resource.name
+        "kubectl annotate {} --namespace {} {} keytide.dev/rotate={rotate}{removed}",
+        resource.kind.to_lowercase(),
+        resource.namespace,
+        resource.name
     ));
+}
+
+fn split(names: &str) -> impl Iterator<Item = &str> {
+    names
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
 }
 
 /// Whether a Pod template refers to a ConfigMap in any of the ways that it can.

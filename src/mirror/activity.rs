@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 
+use super::target_name::TargetName;
+
 /// State of one mirror.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct State {
-    pub target: String,
+    pub target: TargetName,
     pub in_flight: bool,
     /// Since when it has been failing.
     pub failing_since: Option<Timestamp>,
@@ -23,9 +25,9 @@ pub struct Activity {
 
 impl Activity {
     /// Notes that a mirror reads or writes for this target, until it says how that ended.
-    pub fn begin(&self, namespace: &str, mirror: &str, target: &str) {
+    pub fn begin(&self, namespace: &str, mirror: &str, target: TargetName) {
         self.update(namespace, mirror, |state| {
-            state.target = target.to_owned();
+            state.target = target;
             state.in_flight = true;
         });
     }
@@ -62,7 +64,7 @@ impl Activity {
     }
 
     /// The mirrors that write the targets which `uses` accepts, with their names.
-    pub fn of(&self, namespace: &str, uses: impl Fn(&str) -> bool) -> Vec<(String, State)> {
+    pub fn of(&self, namespace: &str, uses: impl Fn(&TargetName) -> bool) -> Vec<(String, State)> {
         self.lock()
             .get(namespace)
             .into_iter()
@@ -86,16 +88,20 @@ impl Activity {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::TargetKind;
 
     #[test]
     fn a_mirror_is_in_flight_until_it_ends_also_while_only_the_vault_has_news() {
         let activity = Activity::default();
-        activity.begin("n", "m", "t");
-        assert!(activity.of("n", |target| target == "t")[0].1.in_flight);
+        let t = TargetName::new(TargetKind::ConfigMap, "t");
+        activity.begin("n", "m", t.clone());
+        assert!(activity.of("n", |target| *target == t)[0].1.in_flight);
+        let secret = TargetName::new(TargetKind::Secret, "t");
+        assert!(activity.of("n", |target| *target == secret).is_empty());
         activity.ended("n", "m", false, Timestamp::UNIX_EPOCH);
         assert!(!activity.of("n", |_| true)[0].1.in_flight);
         activity.awaits("n", "m");
-        assert!(activity.of("n", |target| target == "t")[0].1.in_flight);
+        assert!(activity.of("n", |target| *target == t)[0].1.in_flight);
         assert!(activity.of("other", |_| true).is_empty());
     }
 

@@ -5,13 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::ResourceExt;
-use kube::api::Api;
+use kube::api::{Api, DynamicObject};
 
 use super::apply::Targets;
 use super::controller::Mirrors;
+use super::in_place;
 use super::plan::Existing;
+use super::record::Record;
 use super::status::Failure;
 use super::sweep::{LiveMirrors, Sweep, all_want, leftovers};
+use super::target_name::TargetName;
 use crate::api::KeyVaultMirror;
 use crate::daemon::Stop;
 
@@ -19,6 +22,16 @@ use crate::daemon::Stop;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 /// Least time between two such looks.
 const SWEEP_PAUSE: Duration = Duration::from_secs(1);
+
+/// What the API server has of a mirror.
+enum Still {
+    There(Box<KeyVaultMirror>),
+    Gone,
+    /// The resource that it was read from is gone, and what that owned with it, unless with `--cascade=orphan`.
+    OwnerGone,
+    /// Its resource is akv2k8s', and none of these is read.
+    Unknown,
+}
 
 impl Mirrors {
     /// Looks for leftovers again and again until `stop`.
@@ -43,25 +56,20 @@ impl Mirrors {
     /// Removes what mirrors that are gone, or have another target now, left behind.
     async fn sweep(&self) {
         let mirrors = self.mirrors.state();
-        let mut live: HashMap<&str, LiveMirrors> = HashMap::new();
-        for mirror in &mirrors {
-            let (namespace, uid) = (&mirror.metadata.namespace, &mirror.metadata.uid);
-            live.entry(namespace.as_deref().unwrap_or_default())
-                .or_default()
-                .insert(uid.as_deref().unwrap_or_default(), &mirror.spec.target.name);
-        }
+        let live = live(&mirrors);
         let none = LiveMirrors::new();
-        for target in self.targets.state() {
+        for (kind, target) in self.targets.all() {
             let (namespace, name) = (&*target.namespace, &*target.name);
             let live = live.get(namespace).unwrap_or(&none);
-            if all_want(name, target.mirror_uids(), live) {
+            if all_want((kind, name), target.mirror_uids(), live) {
                 continue;
             }
+            let target_name = TargetName::new(kind, name);
             if let Err(error) = self
-                .sweep_target(namespace, name, target.existing(), live)
+                .sweep_target(namespace, &target_name, target.existing(), live)
                 .await
             {
-                tracing::warn!(%namespace, target = %name, %error, "a leftover can't be removed; that is tried again");
+                tracing::warn!(%namespace, target = %target_name, %error, "a leftover can't be removed; that is tried again");
             }
         }
         let names: HashSet<(Option<&str>, Option<&str>)> = mirrors
@@ -85,13 +93,14 @@ impl Mirrors {
     async fn sweep_target(
         &self,
         namespace: &str,
-        target: &str,
+        target: &TargetName,
         mut existing: Existing,
         live: &LiveMirrors<'_>,
     ) -> Result<(), Failure> {
         let mut looked_at = HashSet::new();
         loop {
-            let mut sweeps = leftovers(target, &existing, live).into_iter();
+            let address = (target.kind, target.name.as_str());
+            let mut sweeps = leftovers(address, &existing, live).into_iter();
             let Some(sweep) = sweeps.find(|sweep| !looked_at.contains(sweep.uid())) else {
                 return Ok(());
             };
@@ -104,42 +113,88 @@ impl Mirrors {
         }
     }
 
+    /// Asks the API server for a mirror.
+    async fn still(&self, namespace: &str, mirror: &str) -> Result<Still, kube::Error> {
+        let client = self.client.clone();
+        let live = match in_place::resource_name(mirror) {
+            None => {
+                let api: Api<KeyVaultMirror> = Api::namespaced(client, namespace);
+                api.get_opt(mirror).await?
+            }
+            Some(_) if !self.akv2k8s => return Ok(Still::Unknown),
+            Some(resource) => {
+                let Some(kind) = in_place::served(&client).await? else {
+                    return Ok(Still::Unknown);
+                };
+                let api: Api<DynamicObject> = Api::namespaced_with(client, namespace, &kind);
+                let Some(resource) = api.get_opt(resource).await? else {
+                    return Ok(Still::OwnerGone);
+                };
+                let mut mirrors = in_place::mirrors_of(resource).into_iter();
+                mirrors.find(|it| it.name_any() == mirror)
+            }
+        };
+        Ok(live.map_or(Still::Gone, |live| Still::There(Box::new(live))))
+    }
+
     /// Gives the target's resourceVersion, if it was changed and is still there.
     async fn sweep_one(
         &self,
         namespace: &str,
-        target: &str,
+        target: &TargetName,
         existing: &Existing,
         sweep: &Sweep,
     ) -> Result<Option<String>, Failure> {
         let (Sweep::Withdraw { mirror, uid } | Sweep::Delete { mirror, uid }) = sweep;
         // The cache alone is no ground to remove anything on.
-        let api: Api<KeyVaultMirror> = Api::namespaced(self.client.clone(), namespace);
-        let live = api
-            .get_opt(mirror)
+        let still = self
+            .still(namespace, mirror)
             .await
             .map_err(|error| Failure::ApiServer(error.to_string()))?;
-        if live
-            .is_some_and(|live| live.uid().as_ref() == Some(uid) && live.spec.target.name == target)
-        {
+        let wants_it = |live: KeyVaultMirror| {
+            live.uid().as_ref() == Some(uid) && TargetName::of(&live.spec.target) == *target
+        };
+        let is_wanted = match still {
+            Still::There(live) => wants_it(*live),
+            Still::Gone => false,
+            Still::OwnerGone => {
+                let is_owner = existing.records.get(uid).is_some_and(Record::is_owner);
+                is_owner && matches!(sweep, Sweep::Delete { .. })
+            }
+            Still::Unknown => true,
+        };
+        if is_wanted {
             return Ok(None);
         }
-        let targets = Targets::new(self.client.clone(), namespace);
+        let targets = Targets::new(self.client.clone(), namespace, target.kind);
         tracing::info!(
             namespace,
-            target,
+            %target,
             mirror,
             "removing what a mirror left behind"
         );
         match sweep {
             Sweep::Withdraw { uid, .. } => targets
-                .withdraw(target, uid, &existing.uid, &existing.resource_version)
+                .withdraw(&target.name, uid, &existing.uid, &existing.resource_version)
                 .await
                 .map(Some),
             Sweep::Delete { .. } => targets
-                .delete(target, &existing.uid, &existing.resource_version)
+                .delete(&target.name, &existing.uid, &existing.resource_version)
                 .await
                 .map(|()| None),
         }
     }
+}
+
+/// Which targets the mirrors of each namespace want.
+pub(super) fn live(mirrors: &[Arc<KeyVaultMirror>]) -> HashMap<&str, LiveMirrors<'_>> {
+    let mut live: HashMap<&str, LiveMirrors> = HashMap::new();
+    for mirror in mirrors {
+        let (namespace, uid) = (&mirror.metadata.namespace, &mirror.metadata.uid);
+        let target = (mirror.spec.target.kind, &*mirror.spec.target.name);
+        let live = live.entry(namespace.as_deref().unwrap_or_default());
+        live.or_default()
+            .insert(uid.as_deref().unwrap_or_default(), target);
+    }
+    live
 }

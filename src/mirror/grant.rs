@@ -6,9 +6,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::{Selector, SelectorExt};
 
 use super::account::UnusableAccount;
-use crate::api::{KeyVaultGrantSpec, KeyVaultMirrorSpec, ObjectKind};
+use crate::api::{KeyVaultGrantSpec, KeyVaultMirrorSpec, ObjectKind, TargetKind};
 use crate::render::Source;
-use crate::vault::{DnsSuffixes, Identity, InvalidVault, ReadKey, ServiceAccount, VaultHost};
+use crate::vault::{
+    Account, Collection, DnsSuffixes, Identity, InvalidVault, Listed, ReadKey, Roster,
+    ServiceAccount, VaultHost,
+};
 
 /// Why a mirror may not read; the text says what is missing.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -39,6 +42,31 @@ pub enum Refusal {
     },
     #[error(transparent)]
     Account(#[from] UnusableAccount),
+    #[error(
+        "no KeyVaultGrant lets namespace {namespace} mirror {kind} {object} of vault {vault} into a ConfigMap{}; add its name to spec.allowConfigMap \
+         of the grant (allowConfigMap of the chart's value vaults), or set spec.target.kind to Secret",
+        private_part(.kind)
+    )]
+    NotForConfigMap {
+        namespace: String,
+        kind: ObjectKind,
+        object: String,
+        vault: VaultHost,
+    },
+    #[error(
+        "spec.target.kind is ConfigMap, but Keytide is installed without the right to write ConfigMaps; set the chart's value targets.configMaps, or \
+         spec.target.kind to Secret"
+    )]
+    ConfigMapsOff,
+}
+
+fn private_part(kind: &ObjectKind) -> &'static str {
+    match kind {
+        ObjectKind::Certificate => {
+            ", which dataFrom gives with its private key (an entry of data gives its public part, which needs no more than this)"
+        }
+        ObjectKind::Secret | ObjectKind::Key => "",
+    }
 }
 
 fn as_whom(account: Option<&str>) -> String {
@@ -71,13 +99,21 @@ pub fn reads<'a>(
         .filter(|grant| suffixes.host(&grant.vault).is_ok_and(|host| host == vault))
         .filter(|grant| includes(grant, applicant));
     let read = |object: &Source| {
-        let identities: BTreeSet<Identity> = grants
+        let granted = grants
             .clone()
             .filter(|grant| covers(grant, object.kind, &object.name))
-            .filter_map(|grant| identity(grant, own))
-            .collect();
+            .filter_map(|grant| Some((grant, identity(grant, own)?)));
+        let exposable = !is_exposed(spec, object)
+            || granted.clone().any(|(grant, _)| lets_expose(grant, object));
+        let identities: BTreeSet<Identity> = granted.map(|(_, identity)| identity).collect();
         let mut candidates = identities.iter();
         match (candidates.next(), candidates.next()) {
+            (Some(_), None) if !exposable => Err(Refusal::NotForConfigMap {
+                namespace: applicant.namespace.to_owned(),
+                kind: object.kind,
+                object: object.name.clone(),
+                vault: vault.clone(),
+            }),
             (Some(identity), None) => Ok(ReadKey {
                 vault: vault.clone(),
                 identity: identity.clone(),
@@ -109,6 +145,74 @@ pub fn reads<'a>(
     sources.iter().map(read).collect()
 }
 
+/// As whom a mirror that looks for secrets by name or tag may have the vault listed: as everybody who may read secrets of it for the
+/// mirror.
+pub fn listers<'a>(
+    applicant: &Applicant<'_>,
+    spec: &KeyVaultMirrorSpec,
+    grants: impl Iterator<Item = &'a KeyVaultGrantSpec>,
+    suffixes: &DnsSuffixes,
+) -> Result<Vec<Account>, Refusal> {
+    let vault = suffixes.host(&spec.vault)?;
+    let own = applicant.account.as_ref();
+    let secrets = |grant: &&KeyVaultGrantSpec| {
+        let mut objects = grant.objects.iter();
+        objects.any(|objects| objects.kind == ObjectKind::Secret)
+    };
+    let identities: BTreeSet<Identity> = grants
+        .filter(|grant| suffixes.host(&grant.vault).is_ok_and(|host| host == vault))
+        .filter(|grant| includes(grant, applicant))
+        .filter(secrets)
+        .filter_map(|grant| identity(grant, own))
+        .collect();
+    if identities.is_empty() {
+        let mut patterns = spec
+            .data_from
+            .iter()
+            .filter_map(|from| from.matching.as_ref());
+        let pattern = patterns.find_map(|wished| wished.name_pattern.as_deref());
+        return Err(Refusal::NotGranted {
+            namespace: applicant.namespace.to_owned(),
+            kind: ObjectKind::Secret,
+            object: pattern.unwrap_or("*").to_owned(),
+            vault,
+            account: own.map(|own| own.name.clone()),
+        });
+    }
+    let account = |identity| Account {
+        vault: vault.clone(),
+        identity,
+    };
+    Ok(identities.into_iter().map(account).collect())
+}
+
+/// Of the secrets that a vault has by these lists, those that the mirror may read. It must never know of others.
+pub fn visible<'a, 'l>(
+    applicant: &Applicant<'_>,
+    grants: impl Iterator<Item = &'a KeyVaultGrantSpec> + Clone,
+    suffixes: &DnsSuffixes,
+    lists: &'l [(Account, Roster)],
+) -> Vec<&'l Listed> {
+    let own = applicant.account.as_ref();
+    let grants = grants.filter(|grant| includes(grant, applicant));
+    let mut visible = Vec::new();
+    for (account, roster) in lists {
+        let of_account = |grant: &&KeyVaultGrantSpec| {
+            identity(grant, own).as_ref() == Some(&account.identity)
+                && suffixes
+                    .host(&grant.vault)
+                    .is_ok_and(|host| host == account.vault)
+        };
+        let grants: Vec<&KeyVaultGrantSpec> = grants.clone().filter(of_account).collect();
+        let granted = |listed: &&Listed| {
+            let mut grants = grants.iter();
+            grants.any(|grant| covers(grant, ObjectKind::Secret, &listed.name))
+        };
+        visible.extend(roster.iter().filter(granted));
+    }
+    visible
+}
+
 fn includes(grant: &KeyVaultGrantSpec, applicant: &Applicant<'_>) -> bool {
     let named = grant.namespaces.iter().flatten();
     let selected = |selector: &LabelSelector| {
@@ -120,6 +224,18 @@ fn includes(grant: &KeyVaultGrantSpec, applicant: &Applicant<'_>) -> bool {
         .into_iter()
         .any(|pattern| matches(pattern, applicant.namespace))
         || grant.namespace_selector.as_ref().is_some_and(selected)
+}
+
+/// Whether what is read of the object is not public, and goes where more people can read it than Secrets.
+fn is_exposed(spec: &KeyVaultMirrorSpec, object: &Source) -> bool {
+    // Of certificates and keys the vault only ever gives the public part; a certificate with its key is read as a secret.
+    spec.target.kind == TargetKind::ConfigMap && object.collection == Collection::Secrets
+}
+
+fn lets_expose(grant: &KeyVaultGrantSpec, object: &Source) -> bool {
+    let name = object.name.to_ascii_lowercase();
+    let mut patterns = grant.allow_config_map.iter().flatten();
+    patterns.any(|pattern| matches(&pattern.to_ascii_lowercase(), &name))
 }
 
 fn covers(grant: &KeyVaultGrantSpec, kind: ObjectKind, name: &str) -> bool {
@@ -150,7 +266,7 @@ fn identity(grant: &KeyVaultGrantSpec, own: Option<&ServiceAccount>) -> Option<I
 }
 
 /// Whether `text` is what `pattern` means, in which `*` stands for any number of characters.
-fn matches(pattern: &str, text: &str) -> bool {
+pub fn matches(pattern: &str, text: &str) -> bool {
     let Some((start, rest)) = pattern.split_once('*') else {
         return pattern == text;
     };
@@ -332,6 +448,134 @@ mod tests {
         ));
     }
 
+    /// What a mirror into a ConfigMap may read of these grants, each by its objects and allowConfigMap.
+    fn exposed(sources: serde_json::Value, grants: &[(&str, &[&str])]) -> Result<usize, Refusal> {
+        let mut spec = json!({
+            "vault": {"name": "contoso"},
+            "target": {"kind": "ConfigMap", "name": "t"},
+        });
+        for (field, value) in sources.as_object().into_iter().flatten() {
+            spec[field] = value.clone();
+        }
+        let grants = grants.iter().map(|(objects, allowed)| {
+            let mut grant = grant("contoso", &["*"], objects, None);
+            let of_kind = |kind| json!({"kind": kind, "name": objects});
+            grant.objects =
+                serde_json::from_value(json!(["secret", "certificate", "key"].map(of_kind)))
+                    .expect("objects");
+            let allowed: Vec<String> = allowed.iter().map(|it| (*it).to_owned()).collect();
+            grant.allow_config_map = Some(allowed).filter(|allowed| !allowed.is_empty());
+            grant
+        });
+        let grants: Vec<_> = grants.collect();
+        let suffixes = "vault.azure.net".parse().expect("suffix");
+        let spec = serde_json::from_value(spec).expect("a spec");
+        let labels = BTreeMap::new();
+        reads_of(&runners(&labels, None), &spec, grants.iter(), &suffixes).map(|it| it.len())
+    }
+
+    #[test]
+    fn what_is_public_goes_into_a_config_map() {
+        let data = json!({"data": [
+            {"key": "crt", "object": {"kind": "certificate", "name": "web"}},
+            {"key": "pub", "object": {"kind": "key", "name": "signing"}},
+        ]});
+        assert_eq!(exposed(data, &[("*", &[])]), Ok(2));
+    }
+
+    #[test]
+    fn what_is_secret_goes_into_a_config_map_only_where_a_grant_lets_it() {
+        let entry = |name: &str| json!({"key": name, "object": {"name": name}});
+        let one = json!({"data": [entry("Feature-Flags")]});
+        let refused = exposed(one.clone(), &[("*", &["flags-*"])]).expect_err("refused");
+        let said = refused.to_string();
+        for word in ["spec.allowConfigMap", "Feature-Flags", "runners"] {
+            assert!(said.contains(word), "{said}");
+        }
+        assert_eq!(exposed(one.clone(), &[("*", &["feature-*"])]), Ok(1));
+        // Two grants for one read are enough if one of them lets it; one for other objects says nothing of these.
+        let read_only: (&str, &[&str]) = ("feature-*", &[]);
+        assert_eq!(exposed(one.clone(), &[read_only, ("*", &["*"])]), Ok(1));
+        assert!(exposed(one, &[read_only, ("other-*", &["*"])]).is_err());
+        // All or nothing, as always.
+        let two = json!({"data": [entry("feature-flags"), entry("password")]});
+        let refused = exposed(two, &[("*", &["feature-*"])]).expect_err("refused");
+        assert!(refused.to_string().contains("secret password"), "{refused}");
+    }
+
+    #[test]
+    fn a_certificate_with_its_key_and_what_is_expanded_are_secret() {
+        let keystore = json!({"format": "JKS", "password": {"name": "password"}});
+        for (sources, secret) in [
+            (
+                json!({"dataFrom": [{"certificate": {"name": "web"}}]}),
+                "web",
+            ),
+            (
+                json!({"dataFrom": [{"certificate": {"name": "web", "keystore": keystore}}]}),
+                "password",
+            ),
+            (
+                json!({"dataFrom": [{"expand": {"object": {"name": "env"}, "format": "json"}}]}),
+                "env",
+            ),
+        ] {
+            let allowed: Vec<&str> = ["web", "password", "env"]
+                .into_iter()
+                .filter(|name| *name != secret)
+                .collect();
+            let refused = exposed(sources.clone(), &[("*", &allowed)]).expect_err("refused");
+            assert!(
+                matches!(&refused, Refusal::NotForConfigMap { object, .. } if object == secret),
+                "{refused}"
+            );
+            assert!(exposed(sources, &[("*", &["*"])]).is_ok());
+        }
+    }
+
+    #[test]
+    fn of_a_list_a_mirror_sees_what_is_granted_and_to_whom() {
+        let (labels, suffixes) = (BTreeMap::new(), "vault.azure.net".parse().expect("suffix"));
+        let applicant = runners(&labels, None);
+        let matching = json!({
+            "vault": {"name": "contoso"},
+            "dataFrom": [{"match": {"namePattern": ".*"}}],
+            "target": {"name": "t"},
+        });
+        let spec = serde_json::from_value(matching).expect("a spec");
+        let mut certificates = grant("contoso", &["*"], "*", Some("c"));
+        certificates.objects[0].kind = ObjectKind::Certificate;
+        let grants = [
+            grant("contoso", &["runners"], "ado-*", None),
+            grant("contoso", &["runners"], "web-*", Some("b")),
+            grant("contoso", &["others"], "*", None),
+            grant("fabrikam", &["runners"], "*", None),
+            certificates,
+        ];
+        let accounts = listers(&applicant, &spec, grants.iter(), &suffixes).expect("granted");
+        assert_eq!(accounts.len(), 2, "{accounts:?}");
+        let listed = |name: &str| Listed {
+            name: name.to_owned(),
+            enabled: true,
+            tags: Default::default(),
+        };
+        let roster = Roster::new(["ADO-pat", "web-x", "secret"].map(listed).into());
+        let lists: Vec<_> = accounts
+            .into_iter()
+            .map(|account| (account, Roster::clone(&roster)))
+            .collect();
+        let visible = visible(&applicant, grants.iter(), &suffixes, &lists);
+        let names: Vec<&str> = visible.iter().map(|listed| listed.name.as_str()).collect();
+        assert_eq!(names.len(), 2, "{names:?}");
+        assert!(
+            names.contains(&"ADO-pat") && names.contains(&"web-x"),
+            "{names:?}"
+        );
+
+        let refused = listers(&applicant, &spec, grants[2..].iter(), &suffixes);
+        assert!(matches!(refused, Err(Refusal::NotGranted { .. })));
+    }
+
     #[test]
     fn the_refusal_names_what_is_missing() {
         let text = read("ado-pat", &[]).expect_err("refused").to_string();
@@ -341,6 +585,17 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn no_secret_gets_into_a_config_map_that_no_pattern_means(
+            name in "[a-c]{1,4}",
+            patterns in prop::collection::vec("[a-c*]{1,3}", 0..3),
+        ) {
+            let data = json!({"data": [{"key": "k", "object": {"name": name}}]});
+            let patterns: Vec<&str> = patterns.iter().map(String::as_str).collect();
+            let allowed = patterns.iter().any(|pattern| matches(pattern, &name));
+            prop_assert_eq!(exposed(data, &[("*", &patterns)]).is_ok(), allowed);
+        }
+
         #[test]
         fn a_star_stands_for_any_text(start in "[a-c]{0,3}", middle in "[a-c]{0,5}", end in "[a-c]{0,3}") {
             let text = format!("{start}{middle}{end}");

@@ -1,13 +1,14 @@
 //! What the controller remembers of each mirror from one look to the next.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 
-use crate::api::KeyVaultMirror;
+use crate::api::{KeyVaultMirror, KeyVaultMirrorStatus};
+use crate::vault::{ReadKey, VaultError};
 use crate::watch;
 
 /// Which mirror it is, also where one of the same name takes its place.
@@ -61,14 +62,22 @@ pub struct Memory {
     pub sync_now: Option<Option<String>>,
     /// The failure that was told last, so that it isn't told twice while the cache has an older status.
     pub told: Option<String>,
+    /// What was last told of a mirror that is read in place: the status of its resource has no room for all of it.
+    pub status: Option<Box<KeyVaultMirrorStatus>>,
+    /// Whether that was seen on the resource: if it has a status of akv2k8s' after that, its controller still runs.
+    pub status_seen: bool,
     /// The mirror's resourceVersion on which its status was last written. While the cache still has that one, it has the status of
     /// before.
     pub told_on: Option<String>,
+    /// Versions before the vault's that are to be gone back to and can't be read.
+    pub lost: BTreeMap<ReadKey, VaultError>,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Seen {
     pub generation: Option<i64>,
+    /// How many objects it wanted.
+    pub objects: usize,
     /// The target's resourceVersion; any other one may be drift.
     pub target: String,
     /// When an object becomes valid or expires, which changes what is said of it.

@@ -5,16 +5,25 @@
 //! mirror with `Retain`, or of somebody who is no mirror. Then [`super::sweep`] takes its keys out. That it is none follows from
 //! what others have and want, never from what the mirror itself has written, and a mirror with `Retain` takes the
 //! ownerReferences of others away before it writes. So no two mirrors can disagree on it for longer than a cache lags behind.
+//! A target that was taken over ([`super::adoption`]) is under `Retain`, whatever its mirrors say; but not one that akv2k8s made of
+//! the resource that the mirror is read from.
+//!
+//! An immutable target is one mirror's. It is not deleted and made anew for other content: under the same name, nodes would go on
+//! with what they have of it for as long as a Pod there uses it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::ownership::{Fields, Ownership};
-use super::record::{Content, Record, annotation};
+use super::adoption::{Found, is_adopted};
+use super::conflict::{self, Conflict};
+use super::consent::{Consent, Origin};
+use super::ownership::Ownership;
+use super::record::{Content, KeyRecord, Record, annotation};
+use super::target_name::TargetName;
 use crate::api::{DeletionPolicy, SecretType};
 
-/// Label on every target: what the daemon's watch of Secrets is limited to.
+/// Label on every target: what the daemon's watches are limited to.
 pub const MIRRORED_LABEL: &str = "keytide.dev/mirrored";
 
 /// What a mirror wants its target to be.
@@ -23,15 +32,33 @@ pub struct Desired {
     /// Name and UID of the mirror.
     pub mirror: String,
     pub uid: String,
+    /// UID that its ownerReference on the target has: its own, or that of the resource which it is read from.
+    pub owner: String,
+    pub origin: Origin,
     pub digest_key: String,
+    pub immutable: bool,
     pub deletion_policy: DeletionPolicy,
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
+    /// See [`Record::matched`].
+    pub matched: Option<String>,
     pub keys: BTreeMap<String, Content>,
 }
 
+impl Desired {
+    /// The mirror's record on a target, or that of the mirror which had this one's name before and left its target behind: what that
+    /// one made is this one's.
+    pub fn record_on<'a>(&self, existing: &'a Existing) -> Option<&'a Record> {
+        let mut records = existing.records.values();
+        existing
+            .records
+            .get(&self.uid)
+            .or_else(|| records.find(|record| record.mirror == self.mirror))
+    }
+}
+
 /// A target as it is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Existing {
     pub uid: String,
     pub resource_version: String,
@@ -39,6 +66,9 @@ pub struct Existing {
     pub annotations: BTreeMap<String, String>,
     pub records: BTreeMap<String, Record>,
     pub ownership: Ownership,
+    pub consent: Consent,
+    /// What is in it, where that had to be looked at.
+    pub found: Option<Found>,
 }
 
 impl Existing {
@@ -51,8 +81,22 @@ impl Existing {
 
     /// Whether it has keys that no mirror put there. A mirrored key that somebody edited is none.
     pub fn has_keys_of_outsiders(&self) -> bool {
+        self.keys_of_outsiders().next().is_some()
+    }
+
+    fn keys_of_outsiders(&self) -> impl Iterator<Item = &String> {
         let mirrored = |key| self.records.values().any(|r| r.keys.contains_key(key));
-        self.ownership.keys_of_outsiders().any(|key| !mirrored(key))
+        let keys = self.ownership.keys_of_outsiders();
+        keys.filter(move |key| !mirrored(*key))
+    }
+
+    /// Whether somebody else than the mirror of this name has put a key there, which stays whatever the mirror does.
+    pub fn is_of_others(&self, mirror: &str, key: &str) -> bool {
+        let mirrored = self
+            .records
+            .values()
+            .any(|record| record.mirror != mirror && record.keys.contains_key(key));
+        mirrored || self.ownership.outsider(key).is_some()
     }
 }
 
@@ -95,87 +139,54 @@ pub struct Write {
     pub changes_content: bool,
 }
 
-/// Who has what the mirror wants.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum Conflict {
-    #[error(
-        "Secret {target} exists and was not made by Keytide; give the mirror another spec.target.name, or delete the Secret, and the mirror makes it anew"
-    )]
-    Foreign { target: String },
-    #[error(
-        "key {key} of Secret {target} belongs to mirror {winner}; remove it from one of the two mirrors, or give this one another target"
-    )]
-    Key {
-        target: String,
-        key: String,
-        winner: String,
-    },
-    #[error(
-        "mirror {winner} makes Secret {target} with type {type_}; give both mirrors one type, or this one another target"
-    )]
-    Type {
-        target: String,
-        type_: SecretType,
-        winner: String,
-    },
-    #[error(
-        "Secret {target} has type {is}, which can't be changed; delete the Secret, and the mirror makes it anew with type {wanted}, or set spec.target.type to {is}"
-    )]
-    FixedType {
-        target: String,
-        is: SecretType,
-        wanted: SecretType,
-    },
-    #[error(
-        "mirror {winner} gives {what} {name} of Secret {target} another value; give both mirrors one value, or leave it out of one"
-    )]
-    Metadata {
-        target: String,
-        /// `label` or `annotation`.
-        what: &'static str,
-        name: String,
-        winner: String,
-    },
-    #[error(
-        "key {key} of Secret {target} belongs to field manager {manager}; remove the key from the Secret, or give the mirror another key"
-    )]
-    Outsider {
-        target: String,
-        key: String,
-        manager: String,
-    },
-}
-
 /// Decides.
 pub fn plan<'a>(
-    target: &str,
+    target: &TargetName,
     type_: SecretType,
     desired: &Desired,
     existing: Option<&'a Existing>,
     rivals: &[Rival],
     now: Timestamp,
 ) -> Plan<'a> {
-    if let Some(conflict) = conflict(target, type_, desired, existing, rivals) {
+    if let Some(conflict) = conflict::find(target, type_, desired, existing, rivals) {
         return Plan::Conflict(conflict);
     }
     let own = existing.and_then(|existing| existing.records.get(&desired.uid));
-    let before = own.or_else(|| predecessor(desired, existing));
-    let mut record = Record {
-        type_,
-        shared: must_outlive(desired, existing, rivals),
-        written: own.and_then(|own| own.written),
-        ..next_record(desired, before, now)
+    let adopted = existing.is_some_and(|existing| is_adopted(existing, desired));
+    // What akv2k8s made of a resource is that resource's, and goes with it.
+    let is_anothers = adopted && desired.origin == Origin::KeyVaultMirror;
+    let deletion_policy = if is_anothers {
+        DeletionPolicy::Retain
+    } else {
+        desired.deletion_policy
     };
-    let release = foreign_owners(desired, existing);
-    let changes_content = before.is_none_or(|before| {
-        before.keys.len() != record.keys.len()
-            || record.keys.iter().any(|(key, now)| {
-                before
-                    .keys
-                    .get(key)
-                    .is_none_or(|b| b.changed != now.changed)
-            })
-    });
+    let before = content_before(desired, existing);
+    let mut record = Record {
+        mirror: desired.mirror.clone(),
+        digest_key: desired.digest_key.clone(),
+        type_,
+        immutable: desired.immutable,
+        deletion_policy,
+        shared: deletion_policy == DeletionPolicy::Delete
+            && must_outlive(desired, existing, rivals),
+        adopted,
+        written: own.and_then(|own| own.written),
+        matched: desired.matched.clone(),
+        keys: next_keys(desired, &before, now),
+    };
+    let release = match deletion_policy {
+        DeletionPolicy::Delete => Vec::new(),
+        DeletionPolicy::Retain => foreign_owners(desired, existing),
+    };
+    let changes_content = before.len() != record.keys.len()
+        || record.keys.iter().any(|(key, now)| {
+            let before = before.get(key);
+            before.is_none_or(|(before, _)| before.changed != now.changed)
+        });
+    let immutable = conflict::of_immutable(target, desired, existing, rivals, changes_content);
+    if let Some(conflict) = immutable {
+        return Plan::Conflict(conflict);
+    }
     match existing {
         Some(existing)
             if own == Some(&record)
@@ -196,149 +207,36 @@ pub fn plan<'a>(
     }
 }
 
-fn conflict(
-    target: &str,
-    type_: SecretType,
-    desired: &Desired,
-    existing: Option<&Existing>,
-    rivals: &[Rival],
-) -> Option<Conflict> {
-    let target = target.to_owned();
-    let record_of = |uid: &str| existing.and_then(|existing| existing.records.get(uid));
-    let ours = record_of(&desired.uid).or_else(|| predecessor(desired, existing));
-    if existing.is_some()
-        && ours.is_none()
-        && rivals.iter().all(|rival| record_of(&rival.uid).is_none())
-    {
-        return Some(Conflict::Foreign { target });
-    }
-    if let Some(conflict) = type_conflict(&target, type_, existing, rivals) {
-        return Some(conflict);
-    }
-    for rival in rivals {
-        let theirs = record_of(&rival.uid);
-        if let Some((what, name)) = disputed(desired, existing, rival) {
-            return Some(Conflict::Metadata {
-                target,
-                what,
-                name,
-                winner: rival.name.clone(),
-            });
-        }
-        let written = theirs.filter(|_| rival.fills_others);
-        let written = written.into_iter().flat_map(|record| record.keys.keys());
-        for key in rival
-            .keys
-            .iter()
-            .chain(written)
-            .filter(|key| desired.keys.contains_key(*key))
-        {
-            let held = |record: Option<&Record>| {
-                record.is_some_and(|record| record.keys.contains_key(key))
-            };
-            let wins = match (held(ours), held(theirs)) {
-                (true, false) => false,
-                (false, true) => true,
-                _ => rival.precedes,
-            };
-            if wins {
-                return Some(Conflict::Key {
-                    target,
-                    key: key.clone(),
-                    winner: rival.name.clone(),
-                });
-            }
-        }
-    }
-    // A key that was ours and is another's now is drift, and taken back; one that never was ours is not.
-    let ownership = existing.map(|existing| &existing.ownership)?;
-    desired
-        .keys
-        .keys()
-        .filter(|key| ours.is_none_or(|ours| !ours.keys.contains_key(*key)))
-        .find_map(|key| {
-            ownership.outsider(key).map(|manager| Conflict::Outsider {
-                target: target.clone(),
-                key: key.clone(),
-                manager: manager.to_owned(),
-            })
-        })
-}
+/// The content that a mirror's keys have, and whether its digests are made with the key of today: as the mirror wrote it down, or as
+/// it was found where the mirror takes it over.
+type Before<'a> = BTreeMap<&'a String, (&'a KeyRecord, bool)>;
 
-/// The record of the mirror that had this one's name before and left its target behind: what that one made is this one's.
-fn predecessor<'a>(desired: &Desired, existing: Option<&'a Existing>) -> Option<&'a Record> {
-    let mut records = existing?.records.iter();
-    records
-        .find(|(uid, record)| **uid != desired.uid && record.mirror == desired.mirror)
-        .map(|(_, record)| record)
-}
-
-/// The type of a Secret that is there stays; where there is none yet, the oldest mirror's counts.
-fn type_conflict(
-    target: &str,
-    type_: SecretType,
-    existing: Option<&Existing>,
-    rivals: &[Rival],
-) -> Option<Conflict> {
-    let records = existing.map(|existing| &existing.records);
-    // All say the same, since none is written with another type.
-    let fixed = records.and_then(|records| Some(records.values().next()?.type_));
-    let mut winners = rivals.iter().filter(|rival| match fixed {
-        Some(is) => rival.type_ == is && records.is_some_and(|r| r.contains_key(&rival.uid)),
-        None => rival.precedes && rival.type_ != type_,
+fn content_before<'a>(desired: &Desired, existing: Option<&'a Existing>) -> Before<'a> {
+    let found = existing.and_then(|existing| existing.found.as_ref());
+    let found = found.into_iter().flat_map(|found| &found.keys);
+    let record = existing.and_then(|existing| desired.record_on(existing));
+    let recorded = record.into_iter().flat_map(|record| {
+        let comparable = record.digest_key == desired.digest_key;
+        let keys = record.keys.iter();
+        keys.map(move |(key, record)| (key, (record, comparable)))
     });
-    match (winners.next(), fixed) {
-        (_, Some(is)) if is == type_ => None,
-        (Some(winner), _) => Some(Conflict::Type {
-            target: target.to_owned(),
-            type_: winner.type_,
-            winner: winner.name.clone(),
-        }),
-        (None, Some(is)) => Some(Conflict::FixedType {
-            target: target.to_owned(),
-            is,
-            wanted: type_,
-        }),
-        (None, None) => None,
-    }
+    let found = found.map(|(key, record)| (key, (record, true)));
+    found.chain(recorded).collect()
 }
 
-/// A label or annotation to which a rival that comes first gives another value. Without this each of the two mirrors would take it
-/// from the other for ever.
-fn disputed(
+fn next_keys(
     desired: &Desired,
-    existing: Option<&Existing>,
-    rival: &Rival,
-) -> Option<(&'static str, String)> {
-    let owned = |uid: &str| existing.and_then(|existing| existing.ownership.mirror(uid));
-    let (ours, theirs) = (owned(&desired.uid), owned(&rival.uid));
-    type Names = fn(&Fields) -> &BTreeSet<String>;
-    let kinds: [(_, _, _, Names); 2] = [
-        ("label", &desired.labels, &rival.labels, |f| &f.labels),
-        (
-            "annotation",
-            &desired.annotations,
-            &rival.annotations,
-            |f| &f.annotations,
-        ),
-    ];
-    kinds.into_iter().find_map(|(what, wanted, other, names)| {
-        let holds = |fields: Option<&Fields>, name: &String| {
-            fields.is_some_and(|fields| names(fields).contains(name))
+    before: &Before<'_>,
+    now: Timestamp,
+) -> BTreeMap<String, KeyRecord> {
+    let next = |(key, content): (&String, &Content)| {
+        let record = match before.get(key) {
+            Some(&(before, comparable)) => content.record(Some(before), comparable, now),
+            None => content.record(None, true, now),
         };
-        let lost = |name: &&String| match (holds(ours, name), holds(theirs, name)) {
-            (true, false) => false,
-            (false, true) => true,
-            _ => rival.precedes,
-        };
-        let differs = |name: &&String| {
-            other
-                .get(*name)
-                .is_some_and(|value| wanted[*name] != *value)
-        };
-        let name = wanted.keys().filter(differs).find(lost)?;
-        Some((what, name.clone()))
-    })
+        (key.clone(), record)
+    };
+    desired.keys.iter().map(next).collect()
 }
 
 /// Whether the target has, or a rival wants to put there, what must be left when the mirror goes.
@@ -350,15 +248,16 @@ fn must_outlive(desired: &Desired, existing: Option<&Existing>, rivals: &[Rival]
         let mut others = existing.records.iter();
         let retained = others
             .any(|(uid, r)| *uid != desired.uid && r.deletion_policy == DeletionPolicy::Retain);
-        retained || existing.has_keys_of_outsiders()
+        // A key of the mirror's own that an outsider has is about to be taken over.
+        let mut outsiders = existing.keys_of_outsiders();
+        retained || outsiders.any(|key| !desired.keys.contains_key(key))
     });
-    desired.deletion_policy == DeletionPolicy::Delete && (wanted || there)
+    wanted || there
 }
 
 /// The other mirrors with which the target would go, though this one is to leave its keys behind.
 fn foreign_owners(desired: &Desired, existing: Option<&Existing>) -> Vec<String> {
     existing
-        .filter(|_| desired.deletion_policy == DeletionPolicy::Retain)
         .into_iter()
         .flat_map(|existing| existing.ownership.owners())
         .filter(|uid| *uid != desired.uid)
@@ -366,31 +265,15 @@ fn foreign_owners(desired: &Desired, existing: Option<&Existing>) -> Vec<String>
         .collect()
 }
 
-fn next_record(desired: &Desired, before: Option<&Record>, now: Timestamp) -> Record {
-    let same_digest_key = before.is_some_and(|before| before.digest_key == desired.digest_key);
-    let key_record = |(key, content): (&String, &Content)| {
-        let before = before.and_then(|before| before.keys.get(key));
-        (key.clone(), content.record(before, same_digest_key, now))
-    };
-    Record {
-        mirror: desired.mirror.clone(),
-        digest_key: desired.digest_key.clone(),
-        type_: SecretType::default(),
-        deletion_policy: desired.deletion_policy,
-        shared: false,
-        written: None,
-        keys: desired.keys.iter().map(key_record).collect(),
-    }
-}
-
 /// Whether all that the mirror wrote is still there and its own: what another manager changes, it takes over.
 fn is_whole(desired: &Desired, record: &Record, existing: &Existing) -> bool {
     let Some(ours) = existing.ownership.mirror(&desired.uid) else {
         return false;
     };
-    let owns_reference = ours.owners.contains(&desired.uid);
+    let owns_reference = ours.owners.contains(&desired.owner);
     ours.data.iter().eq(desired.keys.keys())
         && owns_reference == record.is_owner()
+        && !(record.adopted && existing.ownership.is_shared_with_outsiders(&desired.uid))
         && ours
             .labels
             .iter()
@@ -418,299 +301,8 @@ fn with(map: &BTreeMap<String, String>, name: &str) -> BTreeMap<String, ()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).expect("in range")
-    }
-
-    fn desired(uid: &str, digest: &str) -> Desired {
-        let content = Content {
-            digest: digest.into(),
-            object: "o".into(),
-            version: format!("of {digest}"),
-            updated: None,
-            expires: None,
-        };
-        Desired {
-            mirror: format!("mirror-{uid}"),
-            uid: uid.into(),
-            digest_key: "k".into(),
-            deletion_policy: DeletionPolicy::Delete,
-            labels: BTreeMap::new(),
-            annotations: BTreeMap::new(),
-            keys: BTreeMap::from([("token".to_owned(), content)]),
-        }
-    }
-
-    fn managed(manager: &str, fields: Value) -> (String, String) {
-        (manager.to_owned(), fields.to_string())
-    }
-
-    /// The target as it is after `desired` was written at `now`.
-    fn written(desired: &Desired, now: Timestamp) -> Existing {
-        let uid = &desired.uid;
-        let name = annotation(uid);
-        let fields = json!({
-            "f:data": {"f:token": {}},
-            "f:metadata": {
-                "f:labels": {format!("f:{MIRRORED_LABEL}"): {}},
-                "f:annotations": {format!("f:{name}"): {}},
-                "f:ownerReferences": {format!("k:{{\"uid\":\"{uid}\"}}"): {}},
-            }
-        });
-        Existing {
-            uid: "s".into(),
-            resource_version: "1".into(),
-            labels: BTreeMap::new(),
-            annotations: BTreeMap::new(),
-            records: BTreeMap::from([(uid.clone(), next_record(desired, None, now))]),
-            ownership: Ownership::of([managed(&format!("keytide/{uid}"), fields)]),
-        }
-    }
-
-    fn decide<'a>(desired: &Desired, existing: Option<&'a Existing>, rivals: &[Rival]) -> Plan<'a> {
-        plan("t", SecretType::Opaque, desired, existing, rivals, at(100))
-    }
-
-    fn rival(precedes: bool) -> Rival {
-        Rival {
-            name: "mirror-r".into(),
-            uid: "r".into(),
-            type_: SecretType::Opaque,
-            deletion_policy: DeletionPolicy::Delete,
-            keys: vec!["token".into()],
-            fills_others: false,
-            labels: BTreeMap::new(),
-            annotations: BTreeMap::new(),
-            precedes,
-        }
-    }
-
-    #[test]
-    fn a_missing_target_is_written_without_precondition() {
-        let Plan::Write(write) = decide(&desired("u", "a"), None, &[]) else {
-            panic!("a write")
-        };
-        assert!(write.precondition.is_none() && write.changes_content);
-        assert!(write.record.keys["token"].first);
-    }
-
-    #[test]
-    fn equal_content_is_not_written_again() {
-        let wanted = desired("u", "a");
-        let existing = written(&wanted, at(1));
-        assert!(matches!(
-            decide(&wanted, Some(&existing), &[]),
-            Plan::InSync(_)
-        ));
-    }
-
-    #[test]
-    fn other_content_is_written_on_what_was_seen() {
-        let existing = written(&desired("u", "a"), at(1));
-        let Plan::Write(write) = decide(&desired("u", "b"), Some(&existing), &[]) else {
-            panic!("a write")
-        };
-        assert_eq!(write.precondition, Some(("s".into(), "1".into())));
-        assert_eq!(write.record.keys["token"].changed, at(100));
-    }
-
-    #[test]
-    fn drift_is_repaired_and_is_no_change_of_content() {
-        let wanted = desired("u", "a");
-        let mut existing = written(&wanted, at(1));
-        existing.ownership = Ownership::of([
-            managed("keytide/u", json!({})),
-            managed("kubectl-edit", json!({"f:data": {"f:token": {}}})),
-        ]);
-        let Plan::Write(write) = decide(&wanted, Some(&existing), &[]) else {
-            panic!("a write")
-        };
-        assert!(!write.changes_content);
-        assert_eq!(write.record.keys["token"].changed, at(1));
-    }
-
-    #[test]
-    fn a_foreign_target_is_left_alone() {
-        let mut existing = written(&desired("x", "a"), at(1));
-        existing.records.clear();
-        let plan = decide(&desired("u", "a"), Some(&existing), &[]);
-        assert!(matches!(plan, Plan::Conflict(Conflict::Foreign { .. })));
-    }
-
-    #[test]
-    fn what_a_mirror_of_the_same_name_left_behind_is_taken_over() {
-        let mut successor = desired("new", "a");
-        successor.mirror = "mirror-old".into();
-        let existing = written(&desired("old", "a"), at(1));
-        let Plan::Write(write) = decide(&successor, Some(&existing), &[]) else {
-            panic!("a write")
-        };
-        assert!(!write.changes_content);
-        assert_eq!(write.record.keys["token"].changed, at(1));
-    }
-
-    #[test]
-    fn a_key_that_an_outsider_owns_is_left_alone() {
-        let mut before = desired("u", "a");
-        let mut existing = written(&before, at(1));
-        existing.ownership =
-            Ownership::of([managed("kubectl-edit", json!({"f:data": {"f:more": {}}}))]);
-        let content = before.keys["token"].clone();
-        before.keys.insert("more".into(), content);
-        let plan = decide(&before, Some(&existing), &[]);
-        assert!(matches!(plan, Plan::Conflict(Conflict::Outsider { .. })));
-    }
-
-    #[test]
-    fn the_holder_of_a_key_keeps_it_even_from_an_older_mirror() {
-        let wanted = desired("u", "a");
-        let ours = written(&wanted, at(1));
-        assert!(matches!(
-            decide(&wanted, Some(&ours), &[rival(true)]),
-            Plan::InSync(_)
-        ));
-        let theirs = written(&desired("r", "a"), at(1));
-        let plan = decide(&wanted, Some(&theirs), &[rival(false)]);
-        assert!(
-            matches!(plan, Plan::Conflict(Conflict::Key { winner, .. }) if winner == "mirror-r")
-        );
-    }
-
-    #[test]
-    fn where_nobody_holds_a_key_the_older_mirror_gets_it() {
-        assert!(matches!(
-            decide(&desired("u", "a"), None, &[rival(true)]),
-            Plan::Conflict(Conflict::Key { .. })
-        ));
-        assert!(matches!(
-            decide(&desired("u", "a"), None, &[rival(false)]),
-            Plan::Write(_)
-        ));
-    }
-
-    #[test]
-    fn a_key_that_the_content_of_another_mirror_gave_it_is_its_own() {
-        let theirs = written(&desired("r", "a"), at(1));
-        let other = Rival {
-            keys: Vec::new(),
-            fills_others: true,
-            ..rival(false)
-        };
-        let plan = decide(&desired("u", "a"), Some(&theirs), &[other]);
-        assert!(matches!(plan, Plan::Conflict(Conflict::Key { .. })));
-    }
-
-    #[test]
-    fn mirrors_of_one_target_agree_on_its_type() {
-        let other = Rival {
-            type_: SecretType::Tls,
-            keys: Vec::new(),
-            ..rival(true)
-        };
-        assert!(matches!(
-            decide(&desired("u", "a"), None, &[other]),
-            Plan::Conflict(Conflict::Type { .. })
-        ));
-    }
-
-    #[test]
-    fn the_type_of_a_target_that_is_there_stays() {
-        let ours = desired("u", "a");
-        let alone = written(&ours, at(1));
-        let mut shared = written(&ours, at(1));
-        shared
-            .records
-            .insert("r".into(), next_record(&desired("r", "a"), None, at(1)));
-        let other = |type_| Rival {
-            type_,
-            keys: Vec::new(),
-            ..rival(true)
-        };
-        let tls = |existing, rivals: &[Rival]| {
-            plan("t", SecretType::Tls, &ours, Some(existing), rivals, at(2))
-        };
-        assert!(matches!(
-            tls(&alone, &[]),
-            Plan::Conflict(Conflict::FixedType { .. })
-        ));
-        assert!(matches!(
-            tls(&shared, &[other(SecretType::Opaque)]),
-            Plan::Conflict(Conflict::Type { .. })
-        ));
-        assert!(matches!(
-            tls(&shared, &[other(SecretType::Tls)]),
-            Plan::Conflict(Conflict::FixedType { .. })
-        ));
-        // And who agrees with it is not troubled by an older mirror that no longer does.
-        assert!(matches!(
-            decide(&ours, Some(&alone), &[other(SecretType::Tls)]),
-            Plan::InSync(_)
-        ));
-    }
-
-    #[test]
-    fn a_label_with_two_values_is_the_older_mirrors() {
-        let mut wanted = desired("u", "a");
-        wanted.labels.insert("team".into(), "a".into());
-        let rival = |value: &str, precedes| Rival {
-            keys: Vec::new(),
-            labels: BTreeMap::from([("team".into(), value.into())]),
-            ..rival(precedes)
-        };
-        for (value, precedes, conflicts) in
-            [("b", true, true), ("b", false, false), ("a", true, false)]
-        {
-            let rivals = [rival(value, precedes)];
-            let plan = decide(&wanted, None, &rivals);
-            let conflict = matches!(plan, Plan::Conflict(Conflict::Metadata { .. }));
-            assert_eq!(conflict, conflicts, "{value}, {precedes}");
-        }
-    }
-
-    #[test]
-    fn the_holder_of_an_annotation_keeps_it_even_from_an_older_mirror() {
-        let mut wanted = desired("u", "a");
-        wanted.annotations.insert("team".into(), "a".into());
-        let rival = |precedes| Rival {
-            keys: Vec::new(),
-            annotations: BTreeMap::from([("team".into(), "b".into())]),
-            ..rival(precedes)
-        };
-        let held_by = |uid: &str| {
-            let mut target = written(&wanted, at(1));
-            let fields = json!({"f:metadata": {"f:annotations": {"f:team": {}}}});
-            target.ownership = Ownership::of([managed(&format!("keytide/{uid}"), fields)]);
-            target
-        };
-        assert!(matches!(
-            decide(&wanted, Some(&held_by("u")), &[rival(true)]),
-            Plan::Write(_)
-        ));
-        assert!(matches!(
-            decide(&wanted, Some(&held_by("r")), &[rival(false)]),
-            Plan::Conflict(Conflict::Metadata { what: "annotation", winner, .. }) if winner == "mirror-r"
-        ));
-    }
-
-    #[test]
-    fn another_digest_key_changes_digests_but_not_content() {
-        let before = desired("u", "a");
-        let mut after = desired("u", "a");
-        after.digest_key = "other".into();
-        let content = after.keys.get_mut("token").expect("token");
-        content.digest = "x".into();
-        let Plan::Write(write) = decide(&after, Some(&written(&before, at(1))), &[]) else {
-            panic!("a write")
-        };
-        assert!(!write.changes_content);
-        assert_eq!(write.record.digest_key, "other");
-    }
-}
+#[path = "plan_tests.rs"]
+mod tests;
 
 #[cfg(test)]
 #[path = "sharing_tests.rs"]

@@ -6,10 +6,14 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::api::{DeletionPolicy, SecretType};
+use crate::api::{DeletionPolicy, ObjectKind, SecretType};
+use crate::vault::VaultHost;
 
 /// Start of the annotation's name; the mirror's UID follows.
 const ANNOTATION_PREFIX: &str = "keytide.dev/mirror.";
+
+/// When content came that was there before Keytide: nobody knows when, and no container counts as older.
+pub const LONG_AGO: Timestamp = Timestamp::UNIX_EPOCH;
 
 /// Changes that are less apart follow in quick succession.
 const QUICK_SUCCESSION: SignedDuration = SignedDuration::from_mins(10);
@@ -25,21 +29,31 @@ pub struct Record {
     /// Type that the target was made with.
     #[serde(default, rename = "type")]
     pub type_: SecretType,
+    /// The target's data can't be changed any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub immutable: bool,
     pub deletion_policy: DeletionPolicy,
     /// The target also has what must outlive the mirror, so that the mirror is no owner of it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shared: bool,
+    /// The target was somebody else's and was taken over, so that it is never deleted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub adopted: bool,
     /// When this record was about to be written; the content that this write brought has it as `changed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub written: Option<Timestamp>,
+    /// Stands for the mirror's wishes for secrets by name or tag, where it has any: keys that were found for others are not missed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matched: Option<String>,
     /// By key of the target.
     pub keys: BTreeMap<String, KeyRecord>,
 }
 
 impl Record {
-    /// When content last came into the target.
+    /// When content last came into the target, as far as that is known.
     pub fn last_change(&self) -> Option<Timestamp> {
-        self.keys.values().map(|key| key.changed).max()
+        let changes = self.keys.values().map(|key| key.changed);
+        changes.max().filter(|latest| *latest != LONG_AGO)
     }
 
     /// The record of a target whose latest write by this mirror the API server put at `applied`. A write may have waited on its way,
@@ -84,6 +98,17 @@ pub struct KeyRecord {
     /// may have any of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unsettled_since: Option<Timestamp>,
+    /// The version of the content before this one, where that was of the same object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<String>,
+    /// The version that the vault has: its rollout failed, and this content is the one before ([`super::way_back`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<String>,
+}
+
+/// How records name an object.
+pub fn object(vault: &VaultHost, kind: ObjectKind, name: &str) -> String {
+    format!("{vault}/{kind}s/{name}")
 }
 
 /// Name of the annotation of the mirror with this UID.
@@ -119,6 +144,8 @@ pub struct Content {
     pub version: String,
     pub updated: Option<Timestamp>,
     pub expires: Option<Timestamp>,
+    /// The version that the vault has, where this is the one before.
+    pub failed: Option<String>,
 }
 
 impl Content {
@@ -150,6 +177,15 @@ impl Content {
                 (now, false, Some(earlier.unwrap_or(came)))
             }
         };
+        let previous = match before {
+            // What was gone back to is not gone back from.
+            _ if self.failed.is_some() => None,
+            Some(before) if unchanged(&before) => before.previous.clone(),
+            Some(before) if before.object == self.object && before.version != self.version => {
+                Some(before.version.clone())
+            }
+            _ => None,
+        };
         KeyRecord {
             digest: self.digest.clone(),
             object: self.object.clone(),
@@ -159,6 +195,8 @@ impl Content {
             changed,
             first,
             unsettled_since,
+            previous,
+            failed: self.failed.clone(),
         }
     }
 }
@@ -178,6 +216,7 @@ mod tests {
             version: version.into(),
             updated: None,
             expires: None,
+            failed: None,
         }
     }
 
@@ -215,6 +254,37 @@ mod tests {
     }
 
     #[test]
+    fn the_version_before_is_that_of_the_content_before() {
+        let first = content("a", "1").record(None, true, at(1));
+        assert_eq!(first.previous, None);
+        let second = content("b", "2").record(Some(&first), true, at(2));
+        assert_eq!(second.previous.as_deref(), Some("1"));
+        let same_content = content("b", "3").record(Some(&second), true, at(3));
+        assert_eq!(same_content.previous.as_deref(), Some("1"));
+        // A transform, or a property of another name.
+        let same_version = content("c", "3").record(Some(&same_content), true, at(4));
+        assert_eq!(same_version.previous, None);
+        let mut other_object = content("d", "4");
+        other_object.object = "v/secrets/other".into();
+        let other_object = other_object.record(Some(&second), true, at(3));
+        assert_eq!(other_object.previous, None);
+    }
+
+    #[test]
+    fn what_was_gone_back_to_has_none_before_and_what_comes_then_has_it_before() {
+        let first = content("a", "1").record(None, true, at(1));
+        let second = content("b", "2").record(Some(&first), true, at(2));
+        let mut back = content("a", "1");
+        back.failed = Some("2".into());
+        let back = back.record(Some(&second), true, at(3));
+        assert_eq!((back.previous.as_deref(), back.changed), (None, at(3)));
+        assert_eq!(back.failed.as_deref(), Some("2"));
+        let third = content("c", "3").record(Some(&back), true, at(4));
+        assert_eq!(third.previous.as_deref(), Some("1"));
+        assert_eq!(third.failed, None);
+    }
+
+    #[test]
     fn under_another_digest_key_the_version_decides() {
         let before = content("a", "1").record(None, true, at(1));
         assert_eq!(
@@ -238,9 +308,12 @@ mod tests {
             mirror: "m".into(),
             digest_key: "k".into(),
             type_: SecretType::default(),
+            immutable: false,
             deletion_policy: DeletionPolicy::Delete,
             shared: false,
+            adopted: false,
             written: Some(at(50)),
+            matched: None,
             keys: BTreeMap::from([
                 ("old".to_owned(), old.record(None, true, at(10))),
                 ("new".to_owned(), new.record(None, true, at(50))),

@@ -1,13 +1,16 @@
 //! Tells how a mirror is doing: by its status, events and metrics.
 
 use jiff::Timestamp;
+use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
-use kube::{Resource, ResourceExt};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::controller::Mirrors;
 use super::memory::Memory;
-use super::status::{Outcome, status};
+use super::status::{Outcome, left_out, status};
+use super::target_name::TargetName;
+use super::way_back::Back;
+use super::{in_place, in_place_status};
 use crate::api::{KeyVaultMirror, KeyVaultMirrorStatus, condition};
 use crate::telemetry::Kind;
 
@@ -22,6 +25,8 @@ impl Mirrors {
         now: Timestamp,
     ) -> bool {
         let (namespace, name) = (mirror.namespace().unwrap_or_default(), mirror.name_any());
+        let told = in_place::with_status(mirror, memory.status.as_deref());
+        let mirror = told.as_ref();
         let after = status(mirror, outcome, now);
         let has = |type_: &str| {
             after
@@ -34,6 +39,7 @@ impl Mirrors {
             &name,
             has(condition::READY),
             has(condition::OUTSIDE_VALIDITY),
+            has(condition::REVERTED),
         );
         let failure = match outcome {
             Outcome::Failed(failure) => Some((failure.reason(), failure.to_string())),
@@ -54,10 +60,13 @@ impl Mirrors {
             && !says(mirror.status.as_ref(), &text)
         {
             tracing::warn!(reason, "{text}");
-            let about = mirror.object_ref(&());
+            let about = in_place::reference(mirror);
             self.events
                 .publish(about, Kind::Warning, reason, "Mirror", text)
                 .await;
+        }
+        if let Outcome::Mirrored { back, .. } = outcome {
+            self.tell_reverted(mirror, &after, back).await;
         }
         let had_content = |status: &KeyVaultMirrorStatus| status.last_change.is_some();
         if let Outcome::Mirrored { changed: true, .. } = outcome
@@ -69,13 +78,14 @@ impl Mirrors {
                 .map(|o| format!("{} from {} {} version {}", o.key, o.kind, o.name, o.version))
                 .collect();
             let note = format!(
-                "Secret {} written: {}",
-                mirror.spec.target.name,
-                versions.join(", ")
+                "{} written: {}{}",
+                TargetName::of(&mirror.spec.target),
+                versions.join(", "),
+                left_out(&after.missing_objects)
             );
             self.events
                 .publish(
-                    mirror.object_ref(&()),
+                    in_place::reference(mirror),
                     Kind::Normal,
                     "Mirrored",
                     "Mirror",
@@ -83,9 +93,25 @@ impl Mirrors {
                 )
                 .await;
         }
+        let is_adopted = |status: &KeyVaultMirrorStatus| {
+            let (target, wanted) = (status.target.as_ref(), &mirror.spec.target);
+            target.is_some_and(|it| {
+                it.adopted && it.kind == wanted.kind.as_str() && it.name == wanted.name
+            })
+        };
+        if is_adopted(&after) && !mirror.status.as_ref().is_some_and(is_adopted) {
+            let target = TargetName::of(&mirror.spec.target);
+            let note =
+                format!("{target} was taken over, as it consents; it stays when the mirror goes");
+            let about = in_place::reference(mirror);
+            self.events
+                .publish(about, Kind::Normal, "Adopted", "Mirror", note)
+                .await;
+        }
         match self.write_status(mirror, outcome, now).await {
             Ok(()) => {
                 memory.told_on = mirror.resource_version();
+                memory.status = in_place::is_in_place(mirror).then(|| Box::new(after));
                 true
             }
             Err(error) => {
@@ -93,6 +119,34 @@ impl Mirrors {
                 false
             }
         }
+    }
+
+    /// Tells what became of content whose rollout has failed, once.
+    async fn tell_reverted(
+        &self,
+        mirror: &KeyVaultMirror,
+        after: &KeyVaultMirrorStatus,
+        back: &Back,
+    ) {
+        let said = |status: &KeyVaultMirrorStatus| {
+            let mut conditions = status.conditions.iter();
+            let condition = conditions.find(|c| c.type_ == condition::REVERTED)?;
+            Some((condition.reason.clone(), condition.message.clone()))
+        };
+        let before = mirror.status.as_ref().and_then(said);
+        let Some((reason, message)) = said(after).filter(|news| before.as_ref() != Some(news))
+        else {
+            return;
+        };
+        let note = match &back.because {
+            Some(because) => format!("{because}: {message}"),
+            None => message,
+        };
+        tracing::warn!(reason, "{note}");
+        let about = in_place::reference(mirror);
+        self.events
+            .publish(about, Kind::Warning, &reason, "Mirror", note)
+            .await;
     }
 
     /// Writes a status on the mirror that it was decided on. Where only the cache lags behind, what it lags behind is looked at;
@@ -104,11 +158,21 @@ impl Mirrors {
         now: Timestamp,
     ) -> Result<(), kube::Error> {
         let (namespace, name) = (mirror.namespace().unwrap_or_default(), mirror.name_any());
+        if let Some(resource) = in_place::resource(mirror) {
+            let after = status(mirror, outcome, now);
+            let patch =
+                in_place_status::patch(mirror, resource, outcome, &after, &self.digest_key, now);
+            return self
+                .write_status_in_place(&namespace, resource, &patch)
+                .await;
+        }
         let api: Api<KeyVaultMirror> = Api::namespaced(self.client.clone(), &namespace);
         let write = async |mirror: &KeyVaultMirror| {
+            let mut after = json!(status(mirror, outcome, now));
+            take_out(&json!(mirror.status), &mut after);
             let patch = json!({
                 "metadata": {"uid": mirror.uid(), "resourceVersion": mirror.resource_version()},
-                "status": status(mirror, outcome, now),
+                "status": after,
             });
             let written = api
                 .patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch))
@@ -139,4 +203,29 @@ fn says(status: Option<&KeyVaultMirrorStatus>, text: &str) -> bool {
     let conditions = status.into_iter().flat_map(|status| &status.conditions);
     let mut ready = conditions.filter(|c| c.type_ == condition::READY);
     ready.any(|c| c.message == text)
+}
+
+/// Has a merge patch take out what was there before and is not there after: what it doesn't name it leaves (RFC 7396).
+fn take_out(before: &Value, after: &mut Value) {
+    let (Value::Object(before), Value::Object(after)) = (before, after) else {
+        return;
+    };
+    for (name, before) in before {
+        take_out(before, after.entry(name).or_insert(Value::Null));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_status_says_no_more_is_taken_out_of_it() {
+        let before =
+            json!({"missingObjects": [1], "target": {"name": "t", "adopted": true}, "same": 1});
+        let mut after = json!({"target": {"name": "t"}, "same": 1, "new": 2});
+        take_out(&before, &mut after);
+        let expected = json!({"missingObjects": null, "target": {"name": "t", "adopted": null}, "same": 1, "new": 2});
+        assert_eq!(after, expected);
+    }
 }

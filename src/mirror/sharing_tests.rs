@@ -1,9 +1,12 @@
 //! Mirrors that share a target: who is its owner, whatever comes in which order.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 use serde_json::json;
 
 use super::super::ownership::manager;
+use super::super::samples;
 use super::*;
 use DeletionPolicy::{Delete, Retain};
 
@@ -45,10 +48,9 @@ impl Target {
         (!entries.is_empty()).then(|| Existing {
             uid: "s".into(),
             resource_version: "1".into(),
-            labels: BTreeMap::new(),
-            annotations: BTreeMap::new(),
             records: self.records.clone(),
             ownership: Ownership::of(entries),
+            ..Existing::default()
         })
     }
 
@@ -78,14 +80,19 @@ fn look(target: &mut Target, policies: &[DeletionPolicy], number: usize) -> bool
         version: "1".into(),
         updated: None,
         expires: None,
+        failed: None,
     };
     let desired = Desired {
         mirror: format!("mirror-{uid}"),
         uid: uid.clone(),
+        owner: uid.clone(),
+        origin: Origin::KeyVaultMirror,
         digest_key: "k".into(),
+        immutable: false,
         deletion_policy: policies[number],
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
+        matched: None,
         keys: BTreeMap::from([(uid.clone(), content)]),
     };
     let rivals = policies.iter().enumerate();
@@ -106,7 +113,7 @@ fn look(target: &mut Target, policies: &[DeletionPolicy], number: usize) -> bool
     let existing = target.existing();
     let now = Timestamp::UNIX_EPOCH;
     match plan(
-        "t",
+        &samples::target(),
         SecretType::Opaque,
         &desired,
         existing.as_ref(),

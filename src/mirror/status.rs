@@ -3,13 +3,21 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
+use super::conflict::Conflict;
 use super::grant::Refusal;
-use super::plan::Conflict;
+use super::limits::TooManyKeys;
+use super::matching::MatchError;
+use super::size::TooLarge;
+use super::target_name::TargetName;
+use super::way_back::Back;
 use crate::api::condition::{self, Wanted, reason};
-use crate::api::{KeyVaultMirror, KeyVaultMirrorStatus, MirroredObject, TargetStatus};
-use crate::render::{Rendered, Unrenderable};
-use crate::vault::{VaultError, VaultErrorKind};
+use crate::api::{
+    KeyVaultMirror, KeyVaultMirrorStatus, MirroredObject, MissingObject, TargetStatus,
+};
+use crate::render::{RenderError, Rendered, Source, TemplateError, UnfitSecret, Unrenderable};
+use crate::vault::{VaultError, VaultErrorKind, VaultHost};
 
 /// Why a mirror's target does not have what the vault has. Whatever it is, the target keeps what it had.
 #[derive(Debug, thiserror::Error)]
@@ -23,27 +31,85 @@ pub enum Failure {
     /// An object's content can't become what the mirror wants.
     #[error(transparent)]
     Content(#[from] Unrenderable),
+    /// All contents together are no Secret of the target's type.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    #[error("spec.dataFrom: {0}")]
+    Match(MatchError),
+    #[error(transparent)]
+    TooManyKeys(#[from] TooManyKeys),
+    /// The identity may read secrets and not list them.
+    #[error(
+        "vault {0} forbids listing its secrets, which match in spec.dataFrom needs; give the identity the role 'Key Vault Secrets User' on the vault, or 'list' for secrets in its access policy, or name the secrets in spec.data"
+    )]
+    Unlisted(VaultHost),
     #[error(transparent)]
     Conflict(#[from] Conflict),
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
     /// The API server does not take the target as it would be; no use in repeating it.
-    #[error("the API server rejects Secret {target}: {message}")]
-    Rejected { target: String, message: String },
+    #[error("the API server rejects {target}: {message}")]
+    Rejected { target: TargetName, message: String },
     /// The API server could not be asked; it is asked again.
     #[error("the API server can't be asked: {0}; that is tried again")]
     ApiServer(String),
     /// Someone else wrote at the same moment; what is there now is looked at anew.
-    #[error("Secret {0} was changed by someone else at the same moment; that is tried again")]
-    Raced(String),
+    #[error("{0} was changed by someone else at the same moment; that is tried again")]
+    Raced(TargetName),
+}
+
+/// A Secret that is none of its type, and what that may be for.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{problem}{}", left_out(.missing))]
+pub struct Unfit {
+    pub problem: UnfitSecret,
+    /// Objects that the vault does not have.
+    pub missing: Vec<MissingObject>,
+}
+
+impl From<MatchError> for Failure {
+    fn from(error: MatchError) -> Self {
+        match error {
+            MatchError::TooMany(error) => error.into(),
+            error => Self::Match(error),
+        }
+    }
+}
+
+impl From<RenderError> for Failure {
+    fn from(error: RenderError) -> Self {
+        match error {
+            RenderError::Object(error) => error.into(),
+            RenderError::Template(error) => error.into(),
+        }
+    }
 }
 
 impl Failure {
+    /// Why an object can't be read, in the mirror's own words: a certificate with its key is read as a secret, of which the mirror
+    /// says nothing.
+    pub fn of(error: &VaultError, source: Option<&Source>) -> Self {
+        let error = match source {
+            Some(source) => error.about(&format!("{} {}", source.kind, source.name)),
+            None => error.clone(),
+        };
+        Self::Vault(error)
+    }
+
     /// The reason of the condition.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::InvalidSpec(_) | Self::Refused(Refusal::InvalidVault(_)) => reason::INVALID_SPEC,
+            Self::InvalidSpec(_) | Self::Match(_) | Self::Refused(Refusal::InvalidVault(_)) => {
+                reason::INVALID_SPEC
+            }
             Self::Refused(Refusal::NotGranted { .. }) => reason::NOT_GRANTED,
             Self::Refused(Refusal::Ambiguous { .. }) => reason::AMBIGUOUS_GRANT,
             Self::Refused(Refusal::Account(_)) => reason::SERVICE_ACCOUNT_NOT_USABLE,
+            Self::Refused(Refusal::NotForConfigMap { .. } | Refusal::ConfigMapsOff) => {
+                reason::CONFIG_MAP_NOT_ALLOWED
+            }
             Self::Vault(error) => match error.kind {
                 VaultErrorKind::Throttled { .. } => reason::VAULT_THROTTLED,
                 VaultErrorKind::Forbidden => reason::VAULT_FORBIDDEN,
@@ -56,7 +122,11 @@ impl Failure {
                 VaultErrorKind::Unreachable => reason::VAULT_UNREACHABLE,
                 VaultErrorKind::Server { .. } | VaultErrorKind::Malformed => reason::VAULT_ERROR,
             },
-            Self::Content(_) => reason::INVALID_CONTENT,
+            Self::Content(_) | Self::Unfit(_) => reason::INVALID_CONTENT,
+            Self::TooLarge(_) => reason::TOO_LARGE,
+            Self::Template(_) => reason::INVALID_TEMPLATE,
+            Self::TooManyKeys(_) => reason::TOO_MANY_KEYS,
+            Self::Unlisted(_) => reason::VAULT_FORBIDDEN,
             Self::Conflict(_) => reason::TARGET_CONFLICT,
             Self::Rejected { .. } => reason::TARGET_REJECTED,
             Self::ApiServer(_) | Self::Raced(_) => reason::API_SERVER_ERROR,
@@ -69,6 +139,12 @@ impl Failure {
             Self::InvalidSpec(_)
             | Self::Refused(_)
             | Self::Content(_)
+            | Self::Unfit(_)
+            | Self::TooLarge(_)
+            | Self::Template(_)
+            | Self::Match(_)
+            | Self::TooManyKeys(_)
+            | Self::Unlisted(_)
             | Self::Conflict(_)
             | Self::Rejected { .. } => true,
             Self::Vault(error) => !error.kind.is_transient(),
@@ -79,11 +155,16 @@ impl Failure {
 
 /// How an attempt ended.
 pub enum Outcome<'a> {
-    /// The target has what the vault has; whether its content changed just now, and when it last did as far as the target tells.
+    /// The target has what the vault has, or had before; whether its content changed just now, and when it last did as far as the
+    /// target tells.
     Mirrored {
         rendered: &'a Rendered,
+        missing: &'a [MissingObject],
+        back: &'a Back,
         changed: bool,
         last_change: Option<Timestamp>,
+        /// Whether the target was somebody else's once.
+        adopted: bool,
     },
     Failed(&'a Failure),
     /// The target still has what the vault has.
@@ -98,28 +179,25 @@ pub fn status(
 ) -> KeyVaultMirrorStatus {
     let before = mirror.status.clone().unwrap_or_default();
     let generation = mirror.metadata.generation;
-    let conditions = wanted(mirror, outcome, now)
+    let mut conditions: Vec<Condition> = wanted(mirror, outcome, now)
         .into_iter()
         .map(|wanted| wanted.after(&before.conditions, generation, now))
         .collect();
+    let kept = before.conditions.iter().filter(|c| is_kept(c, outcome));
+    conditions.extend(kept.cloned());
     match outcome {
-        Outcome::Failed(_) | Outcome::Unchanged => {
-            let kept_validity = before
-                .conditions
-                .iter()
-                .filter(|c| c.type_ == condition::OUTSIDE_VALIDITY)
-                .cloned();
-            let conditions = [conditions, kept_validity.collect()].concat();
-            KeyVaultMirrorStatus {
-                observed_generation: generation,
-                conditions,
-                ..before
-            }
-        }
+        Outcome::Failed(_) | Outcome::Unchanged => KeyVaultMirrorStatus {
+            observed_generation: generation,
+            conditions,
+            ..before
+        },
         Outcome::Mirrored {
             rendered,
+            missing,
             changed,
             last_change,
+            adopted,
+            ..
         } => KeyVaultMirrorStatus {
             observed_generation: generation,
             conditions,
@@ -134,9 +212,11 @@ pub fn status(
                     expires: from.secret.expires.map(|time| time.to_string()),
                 })
                 .collect(),
+            missing_objects: missing.to_vec(),
             target: Some(TargetStatus {
-                kind: "Secret".to_owned(),
+                kind: mirror.spec.target.kind.to_string(),
                 name: mirror.spec.target.name.clone(),
+                adopted: *adopted,
             }),
             // A key that went is a change too, which the target can't tell of.
             last_change: [
@@ -152,24 +232,71 @@ pub fn status(
     }
 }
 
+/// Whether a condition goes on to hold as it is.
+fn is_kept(condition: &Condition, outcome: &Outcome<'_>) -> bool {
+    let is_reverted = condition.type_ == condition::REVERTED;
+    match outcome {
+        Outcome::Failed(_) | Outcome::Unchanged => {
+            is_reverted || condition.type_ == condition::OUTSIDE_VALIDITY
+        }
+        // That there was no way back is true of this content, though nobody asks any more.
+        Outcome::Mirrored { back, changed, .. } => {
+            is_reverted && condition.status == "False" && !changed && reverted(back).is_none()
+        }
+    }
+}
+
 fn wanted(mirror: &KeyVaultMirror, outcome: &Outcome<'_>, now: Timestamp) -> Vec<Wanted> {
-    let ready = |count: usize| Wanted {
+    let kind = mirror.spec.target.kind;
+    let ready = |count: usize, missing: &[MissingObject], is_reverted: bool| Wanted {
         type_: condition::READY,
         status: true,
         reason: reason::MIRRORED,
-        message: format!("{} in the Secret as in the vault", keys(count)),
+        message: if count == 0 && missing.is_empty() {
+            format!(
+                "no secret of the vault is what match in spec.dataFrom looks for; the {kind} has no key"
+            )
+        } else {
+            format!(
+                "{} in the {kind}{}{}",
+                keys(count),
+                if is_reverted {
+                    ", not all as in the vault: see the condition Reverted"
+                } else {
+                    " as in the vault"
+                },
+                left_out(missing)
+            )
+        },
     };
     match outcome {
-        Outcome::Mirrored { rendered, .. } => {
-            [Some(ready(rendered.len())), outside_validity(rendered, now)]
-                .into_iter()
-                .flatten()
-                .collect()
+        Outcome::Mirrored {
+            rendered,
+            missing,
+            back,
+            changed,
+            ..
+        } => {
+            let is_reverted = back.steps().next().is_some();
+            [
+                Some(ready(rendered.len(), missing, is_reverted)),
+                outside_validity(rendered, now),
+                // Other content than the one that was to be taken back is not the one that stays.
+                reverted(back).filter(|said| said.status || !changed),
+            ]
+            .into_iter()
+            .flatten()
+            .collect()
         }
-        Outcome::Unchanged => {
-            let mirrored = mirror.status.as_ref().map(|status| status.objects.len());
-            vec![ready(mirrored.unwrap_or_default())]
-        }
+        Outcome::Unchanged => vec![mirror.status.as_ref().map_or_else(
+            || ready(0, &[], false),
+            |before| {
+                let mut conditions = before.conditions.iter();
+                let is_reverted =
+                    conditions.any(|c| c.type_ == condition::REVERTED && c.status == "True");
+                ready(before.objects.len(), &before.missing_objects, is_reverted)
+            },
+        )],
         Outcome::Failed(failure) => {
             let (reason, message) = (failure.reason(), failure.to_string());
             let ready = Wanted {
@@ -229,6 +356,52 @@ fn outside_validity(rendered: &Rendered, now: Timestamp) -> Option<Wanted> {
     })
 }
 
+/// What is said of the objects that the vault does not have.
+pub fn left_out(missing: &[MissingObject]) -> String {
+    if missing.is_empty() {
+        return String::new();
+    }
+    let names: Vec<String> = missing
+        .iter()
+        .map(|object| format!("{} {}", object.kind, object.name))
+        .collect();
+    format!(
+        "; left out by missingPolicy Remove, since the vault does not have it or it is disabled: {}",
+        names.join(", ")
+    )
+}
+
+/// What became of content whose rollout has failed, where its workload's policy wants it taken back.
+fn reverted(back: &Back) -> Option<Wanted> {
+    let said: BTreeSet<String> = back
+        .steps()
+        .map(|step| {
+            format!(
+                "{} is at version {} again, because a rollout of version {}, which the vault has, failed",
+                step.object, step.to, step.failed
+            )
+        })
+        .collect();
+    let (status, reason, what) = match &back.refusal {
+        _ if !said.is_empty() => {
+            let said: Vec<String> = said.into_iter().collect();
+            (true, reason::ROLLOUT_FAILED, said.join("; "))
+        }
+        Some(refusal) => (
+            false,
+            reason::NO_WAY_BACK,
+            format!("a rollout of this content failed, and it stays, because {refusal}"),
+        ),
+        None => return None,
+    };
+    Some(Wanted {
+        type_: condition::REVERTED,
+        status,
+        reason,
+        message: format!("{what}; set a version in the vault that works"),
+    })
+}
+
 fn keys(count: usize) -> String {
     if count == 1 {
         "1 key is".to_owned()
@@ -247,6 +420,7 @@ mod tests {
 
     use serde_json::json;
 
+    use super::super::way_back::NoWay;
     use super::*;
     use crate::api::ObjectKind;
     use crate::render::RenderedKey;
@@ -291,14 +465,20 @@ mod tests {
         let data = rendered(None);
         let ok = Outcome::Mirrored {
             rendered: &data,
+            missing: &[],
+            back: &Back::default(),
             changed: true,
             last_change: Some(at(10)),
+            adopted: false,
         };
         mirror.status = Some(status(&mirror, &ok, at(10)));
         let again = Outcome::Mirrored {
             rendered: &data,
+            missing: &[],
+            back: &Back::default(),
             changed: false,
             last_change: Some(at(10)),
+            adopted: false,
         };
         assert_eq!(
             mirror.status,
@@ -315,8 +495,11 @@ mod tests {
             &mirror,
             &Outcome::Mirrored {
                 rendered: &data,
+                missing: &[],
+                back: &Back::default(),
                 changed: true,
                 last_change: None,
+                adopted: false,
             },
             at(10),
         ));
@@ -332,12 +515,52 @@ mod tests {
     }
 
     #[test]
+    fn a_config_map_is_called_one() {
+        let mut mirror = mirror();
+        mirror.spec.target.kind = crate::api::TargetKind::ConfigMap;
+        let outcome = Outcome::Mirrored {
+            rendered: &rendered(None),
+            missing: &[],
+            back: &Back::default(),
+            changed: false,
+            last_change: None,
+            adopted: false,
+        };
+        let after = status(&mirror, &outcome, at(10));
+        let message = "1 key is in the ConfigMap as in the vault";
+        assert_eq!(after.conditions[0].message, message);
+        assert_eq!(after.target.expect("a target").kind, "ConfigMap");
+    }
+
+    #[test]
+    fn a_target_that_was_taken_over_is_said_to_be() {
+        let data = rendered(None);
+        let adopted = |adopted| {
+            let outcome = Outcome::Mirrored {
+                rendered: &data,
+                back: &Back::default(),
+                missing: &[],
+                changed: false,
+                last_change: None,
+                adopted,
+            };
+            let target = status(&mirror(), &outcome, at(10)).target;
+            serde_json::to_value(target).expect("JSON")["adopted"].clone()
+        };
+        assert_eq!(adopted(true), json!(true));
+        assert_eq!(adopted(false), json!(null), "it goes without saying");
+    }
+
+    #[test]
     fn a_change_that_was_never_told_is_told_later() {
         let data = rendered(None);
         let outcome = Outcome::Mirrored {
             rendered: &data,
+            missing: &[],
+            back: &Back::default(),
             changed: false,
             last_change: Some(at(10)),
+            adopted: false,
         };
         let after = status(&mirror(), &outcome, at(20));
         assert_eq!(after.last_change.as_deref(), Some("1970-01-01T00:00:10Z"));
@@ -349,8 +572,11 @@ mod tests {
         let data = rendered(Some(5));
         let mirrored = Outcome::Mirrored {
             rendered: &data,
+            missing: &[],
+            back: &Back::default(),
             changed: true,
             last_change: None,
+            adopted: false,
         };
         let before = status(&mirror, &mirrored, at(10));
         mirror.status = Some(before.clone());
@@ -371,6 +597,156 @@ mod tests {
         assert_eq!(types, [("Ready", "True"), ("OutsideValidity", "True")]);
     }
 
+    /// What the conditions say after an attempt, and then on the mirror too.
+    fn after(mirror: &mut KeyVaultMirror, outcome: &Outcome<'_>) -> Vec<(String, String)> {
+        let status = status(mirror, outcome, at(20));
+        mirror.status = Some(status.clone());
+        let conditions = status.conditions.iter();
+        conditions
+            .map(|c| (format!("{}={}", c.type_, c.status), c.message.clone()))
+            .collect()
+    }
+
+    #[test]
+    fn content_that_was_gone_back_to_is_said_until_the_vault_has_another_version() {
+        let (mut mirror, data) = (mirror(), rendered(None));
+        let back = Back::to("v/secrets/pat", "1", "2");
+        let mirrored = |back, changed| Outcome::Mirrored {
+            rendered: &data,
+            missing: &[],
+            back,
+            changed,
+            adopted: false,
+            last_change: None,
+        };
+        let said = after(&mut mirror, &mirrored(&back, true));
+        assert_eq!(said[1].0, "Reverted=True");
+        assert!(said[0].1.contains("not all as in the vault"), "{said:?}");
+        assert!(
+            said[1].1.contains("v/secrets/pat is at version 1 again"),
+            "{said:?}"
+        );
+        assert_eq!(after(&mut mirror, &Outcome::Unchanged), said);
+        let failure = Failure::ApiServer("x".into());
+        let failed = after(&mut mirror, &Outcome::Failed(&failure));
+        assert_eq!(failed[1], said[1]);
+        let none = Back::default();
+        assert_eq!(after(&mut mirror, &mirrored(&none, false)).len(), 1);
+    }
+
+    #[test]
+    fn that_there_is_no_way_back_is_said_until_the_content_changes() {
+        let (mut mirror, data) = (mirror(), rendered(None));
+        let (mut refused, none) = (Back::default(), Back::default());
+        refused.refuse(NoWay::Pinned {
+            object: "v/secrets/pat".into(),
+        });
+        let mirrored = |back, changed| Outcome::Mirrored {
+            rendered: &data,
+            missing: &[],
+            back,
+            changed,
+            adopted: false,
+            last_change: None,
+        };
+        let said = after(&mut mirror, &mirrored(&refused, false));
+        assert_eq!(said[1].0, "Reverted=False");
+        assert_eq!(after(&mut mirror, &mirrored(&none, false)), said);
+        assert_eq!(after(&mut mirror, &Outcome::Unchanged), said);
+        assert_eq!(after(&mut mirror, &mirrored(&none, true)).len(), 1);
+        assert_eq!(after(&mut mirror, &mirrored(&refused, true)).len(), 1);
+    }
+
+    #[test]
+    fn what_is_left_out_is_said_and_said_again_after_a_failure() {
+        let mut mirror = mirror();
+        let data = rendered(None);
+        let missing = [MissingObject {
+            kind: ObjectKind::Certificate,
+            name: "web".into(),
+        }];
+        let outcome = Outcome::Mirrored {
+            rendered: &data,
+            back: &Back::default(),
+            missing: &missing,
+            changed: true,
+            adopted: false,
+            last_change: None,
+        };
+        let before = status(&mirror, &outcome, at(10));
+        assert_eq!(before.missing_objects, missing);
+        let message = &before.conditions[0].message;
+        assert!(
+            message.starts_with("1 key is") && message.ends_with(": certificate web"),
+            "{message}"
+        );
+        mirror.status = Some(before.clone());
+        let failure = Failure::ApiServer("x".into());
+        mirror.status = Some(status(&mirror, &Outcome::Failed(&failure), at(20)));
+        let after = status(&mirror, &Outcome::Unchanged, at(30));
+        assert_eq!(after.missing_objects, missing);
+        assert_eq!(&after.conditions[0].message, message);
+    }
+
+    #[test]
+    fn a_key_that_its_type_needs_is_not_left_out() {
+        let unfit = Unfit {
+            problem: crate::render::check_keys(crate::api::SecretType::SshAuth, |_| false)
+                .expect_err("refused"),
+            missing: vec![MissingObject {
+                kind: ObjectKind::Secret,
+                name: "deploy-key".into(),
+            }],
+        };
+        let failure = Failure::from(unfit);
+        assert_eq!(failure.reason(), reason::INVALID_CONTENT);
+        let message = failure.to_string();
+        assert!(
+            message.contains("ssh-privatekey") && message.ends_with("secret deploy-key"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn a_certificate_that_is_read_as_a_secret_is_told_as_a_certificate() {
+        let suffixes: crate::vault::DnsSuffixes = "vault.azure.net".parse().expect("a suffix");
+        let spec: crate::api::KeyVaultMirrorSpec = serde_json::from_value(json!({
+            "vault": {"name": "contoso"},
+            "dataFrom": [{"certificate": {"name": "Web-TLS"}}],
+            "target": {"name": "t"},
+        }))
+        .expect("a spec");
+        let vault = suffixes.host(&spec.vault).expect("a host");
+        let error = VaultError::new(VaultErrorKind::NotFound, &vault, "secret web-tls", "");
+        let sources = crate::render::sources(&spec);
+        let told = Failure::of(&error, sources.first()).to_string();
+        assert!(told.contains("has no certificate Web-TLS"), "{told}");
+        assert!(
+            Failure::of(&error, None)
+                .to_string()
+                .contains("secret web-tls")
+        );
+    }
+
+    #[test]
+    fn a_mirror_of_nothing_says_so() {
+        let nothing = Rendered::new();
+        let outcome = Outcome::Mirrored {
+            rendered: &nothing,
+            missing: &[],
+            back: &Back::default(),
+            changed: true,
+            last_change: None,
+            adopted: false,
+        };
+        let after = status(&mirror(), &outcome, at(10));
+        assert!(
+            after.conditions[0]
+                .message
+                .starts_with("no secret of the vault")
+        );
+    }
+
     #[test]
     fn an_expired_object_is_said() {
         let data = rendered(Some(5));
@@ -378,8 +754,11 @@ mod tests {
             &mirror(),
             &Outcome::Mirrored {
                 rendered: &data,
+                missing: &[],
+                back: &Back::default(),
                 changed: true,
                 last_change: None,
+                adopted: false,
             },
             at(10),
         );

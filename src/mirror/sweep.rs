@@ -4,12 +4,16 @@
 
 use std::collections::BTreeMap;
 
+use super::in_place;
 use super::plan::Existing;
 use super::record::Record;
-use crate::api::DeletionPolicy;
+use crate::api::{DeletionPolicy, TargetKind};
 
-/// A mirror as far as sweeping is concerned: its UID, and the name of its target.
-pub type LiveMirrors<'a> = BTreeMap<&'a str, &'a str>;
+/// A target's kind and name.
+pub type Address<'a> = (TargetKind, &'a str);
+
+/// The mirrors of a namespace as far as sweeping is concerned: their UIDs, and their targets.
+pub type LiveMirrors<'a> = BTreeMap<&'a str, Address<'a>>;
 
 /// What to do about a record on a target whose mirror no longer wants it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -28,18 +32,18 @@ impl Sweep {
     }
 }
 
-/// Whether all of the mirrors that have a record on the target called `target` want it: cheaper to know than what is left over.
+/// Whether all of the mirrors that have a record on a target want it: cheaper to know than what is left over.
 pub fn all_want<'a>(
-    target: &str,
+    target: Address<'_>,
     mut mirrors: impl Iterator<Item = &'a str>,
     live: &LiveMirrors<'_>,
 ) -> bool {
-    mirrors.all(|uid| live.get(uid).is_some_and(|name| *name == target))
+    mirrors.all(|uid| live.get(uid).is_some_and(|wanted| *wanted == target))
 }
 
-/// What is left over on the target called `target`.
-pub fn leftovers(target: &str, existing: &Existing, live: &LiveMirrors<'_>) -> Vec<Sweep> {
-    let wanted = |uid: &str| live.get(uid).is_some_and(|name| *name == target);
+/// What is left over on a target.
+pub fn leftovers(target: Address<'_>, existing: &Existing, live: &LiveMirrors<'_>) -> Vec<Sweep> {
+    let wanted = |uid: &str| live.get(uid).is_some_and(|wanted| *wanted == target);
     let stays = existing.has_keys_of_outsiders()
         || existing
             .records
@@ -58,11 +62,16 @@ pub fn leftovers(target: &str, existing: &Existing, live: &LiveMirrors<'_>) -> V
         })
         .filter_map(|(uid, record)| {
             let (mirror, uid) = (record.mirror.clone(), uid.clone());
-            if stays {
+            if record.immutable && existing.has_keys_of_outsiders() {
+                // Nothing can be taken out of it, and it is not only Keytide's to delete.
+                None
+            } else if stays {
                 Some(Sweep::Withdraw { mirror, uid })
             } else if record.is_owner() && !live.contains_key(&*uid) {
-                // The garbage collector's, or kept by `--cascade=orphan`.
-                None
+                // The garbage collector's, or kept by `--cascade=orphan`; but a resource of akv2k8s' that is there may have lost its
+                // output.
+                let may_be_there = in_place::resource_name(&mirror).is_some();
+                may_be_there.then_some(Sweep::Delete { mirror, uid })
             } else if existing.records.len() > 1 {
                 // The last one to go deletes, since each is looked at by itself.
                 Some(Sweep::Withdraw { mirror, uid })
@@ -95,14 +104,19 @@ mod tests {
             changed: Timestamp::UNIX_EPOCH,
             first: true,
             unsettled_since: None,
+            previous: None,
+            failed: None,
         };
         let record = |uid: &str| Record {
             mirror: format!("mirror-{uid}"),
             digest_key: "k".into(),
             type_: SecretType::Opaque,
+            immutable: false,
             deletion_policy: policy,
             shared: false,
+            adopted: false,
             written: None,
+            matched: None,
             keys: BTreeMap::from([(uid.to_owned(), key.clone())]),
         };
         let entry = outsider.map(|key| {
@@ -112,24 +126,28 @@ mod tests {
         Existing {
             uid: "s".into(),
             resource_version: "1".into(),
-            labels: BTreeMap::new(),
-            annotations: BTreeMap::new(),
             records: uids
                 .iter()
                 .map(|uid| ((*uid).to_owned(), record(uid)))
                 .collect(),
             ownership: Ownership::of(entry),
+            ..Existing::default()
         }
     }
 
+    /// The target that is looked at.
+    const T: Address<'_> = (TargetKind::Secret, "t");
+
+    /// Mirrors and the names of their Secrets.
     fn live<'a>(mirrors: &[(&'a str, &'a str)]) -> LiveMirrors<'a> {
-        mirrors.iter().copied().collect()
+        let secret = |(uid, name): &(&'a str, &'a str)| (*uid, (TargetKind::Secret, *name));
+        mirrors.iter().map(secret).collect()
     }
 
     #[test]
     fn a_gone_mirror_leaves_a_shared_target() {
         let existing = target(&["a", "b"], DeletionPolicy::Delete, None);
-        let sweeps = leftovers("t", &existing, &live(&[("a", "t")]));
+        let sweeps = leftovers(T, &existing, &live(&[("a", "t")]));
         assert_eq!(
             sweeps,
             [Sweep::Withdraw {
@@ -141,30 +159,34 @@ mod tests {
 
     #[test]
     fn a_gone_mirror_that_was_alone_is_the_garbage_collectors() {
-        assert!(
-            leftovers(
-                "t",
-                &target(&["a"], DeletionPolicy::Delete, None),
-                &live(&[])
-            )
-            .is_empty()
-        );
+        assert!(leftovers(T, &target(&["a"], DeletionPolicy::Delete, None), &live(&[])).is_empty());
     }
 
     #[test]
     fn a_mirror_with_another_target_leaves_its_old_one() {
         let delete = leftovers(
-            "t",
+            T,
             &target(&["a"], DeletionPolicy::Delete, None),
             &live(&[("a", "new")]),
         );
         assert!(matches!(delete[..], [Sweep::Delete { .. }]));
         let withdraw = leftovers(
-            "t",
+            T,
             &target(&["a"], DeletionPolicy::Delete, Some("theirs")),
             &live(&[("a", "new")]),
         );
         assert!(matches!(withdraw[..], [Sweep::Withdraw { .. }]));
+    }
+
+    #[test]
+    fn a_mirror_whose_target_is_of_another_kind_now_leaves_its_old_one() {
+        let now = LiveMirrors::from([("a", (TargetKind::ConfigMap, "t"))]);
+        assert!(!all_want(T, ["a"].into_iter(), &now));
+        let existing = target(&["a"], DeletionPolicy::Delete, None);
+        let delete = leftovers(T, &existing, &now);
+        assert!(matches!(delete[..], [Sweep::Delete { .. }]));
+        let retained = target(&["a"], DeletionPolicy::Retain, None);
+        assert!(leftovers(T, &retained, &now).is_empty());
     }
 
     #[test]
@@ -173,7 +195,7 @@ mod tests {
         for record in existing.records.values_mut() {
             record.mirror = "same".into();
         }
-        let sweeps = leftovers("t", &existing, &live(&[("b", "t")]));
+        let sweeps = leftovers(T, &existing, &live(&[("b", "t")]));
         let gone = Sweep::Withdraw {
             mirror: "same".into(),
             uid: "a".into(),
@@ -183,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_target_is_looked_at_if_not_all_of_its_mirrors_want_it() {
-        let wanted = |mirrors| all_want("t", ["a", "b"].into_iter(), &live(mirrors));
+        let wanted = |mirrors| all_want(T, ["a", "b"].into_iter(), &live(mirrors));
         assert!(wanted(&[("a", "t"), ("b", "t"), ("c", "other")]));
         assert!(!wanted(&[("a", "t")]));
         assert!(!wanted(&[("a", "t"), ("b", "other")]));
@@ -197,7 +219,7 @@ mod tests {
         }
         let with_theirs = target(&["a"], DeletionPolicy::Delete, Some("theirs"));
         for existing in [with_retained, with_theirs] {
-            let sweeps = leftovers("t", &existing, &live(&[]));
+            let sweeps = leftovers(T, &existing, &live(&[]));
             let gone = Sweep::Withdraw {
                 mirror: "mirror-a".into(),
                 uid: "a".into(),
@@ -206,7 +228,7 @@ mod tests {
         }
         // A mirrored key that somebody edited is not theirs.
         let edited = target(&["a"], DeletionPolicy::Delete, Some("a"));
-        assert!(leftovers("t", &edited, &live(&[])).is_empty());
+        assert!(leftovers(T, &edited, &live(&[])).is_empty());
     }
 
     #[test]
@@ -215,21 +237,46 @@ mod tests {
         for record in existing.records.values_mut() {
             record.shared = true;
         }
-        let sweeps = leftovers("t", &existing, &live(&[]));
+        let sweeps = leftovers(T, &existing, &live(&[]));
         assert!(matches!(
             sweeps[..],
             [Sweep::Withdraw { .. }, Sweep::Withdraw { .. }]
         ));
         existing.forget("a", "2".into());
-        let sweeps = leftovers("t", &existing, &live(&[]));
+        let sweeps = leftovers(T, &existing, &live(&[]));
         assert!(matches!(sweeps[..], [Sweep::Delete { .. }]));
+    }
+
+    #[test]
+    fn what_was_taken_over_is_never_deleted_nor_taken_out() {
+        let mut existing = target(&["a", "b"], DeletionPolicy::Delete, None);
+        for record in existing.records.values_mut() {
+            record.adopted = true;
+            record.deletion_policy = DeletionPolicy::Retain;
+        }
+        for mirrors in [live(&[]), live(&[("a", "new")]), live(&[("b", "t")])] {
+            assert!(leftovers(T, &existing, &mirrors).is_empty());
+        }
+    }
+
+    #[test]
+    fn nothing_is_taken_out_of_an_immutable_target() {
+        let immutable = |outsider| {
+            let mut existing = target(&["a"], DeletionPolicy::Delete, outsider);
+            for record in existing.records.values_mut() {
+                record.immutable = true;
+            }
+            leftovers(T, &existing, &live(&[("a", "new")]))
+        };
+        assert!(immutable(Some("theirs")).is_empty());
+        assert!(matches!(immutable(None)[..], [Sweep::Delete { .. }]));
     }
 
     #[test]
     fn retained_keys_stay() {
         assert!(
             leftovers(
-                "t",
+                T,
                 &target(&["a", "b"], DeletionPolicy::Retain, None),
                 &live(&[("a", "t")])
             )

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Secret;
-use kube::core::PartialObjectMeta;
+use kube::core::ObjectMeta;
 
+use super::consent::{ADOPT_BY, Consent, resource};
 use super::ownership::{Ownership, manager};
 use super::plan::Existing;
 use super::record::{Record, mirror_uids, records};
@@ -28,11 +28,12 @@ pub struct Metadata {
     managers: Pairs,
     /// When each field manager last applied, by the API server's clock.
     applied: Box<[(Box<str>, Timestamp)]>,
+    /// UIDs of the resources of akv2k8s that own it.
+    resources: Box<[Box<str>]>,
 }
 
 impl Target {
-    pub fn of(secret: PartialObjectMeta<Secret>) -> Self {
-        let mut metadata = secret.metadata;
+    pub fn of(mut metadata: ObjectMeta) -> Self {
         let text = |text: Option<String>| text.unwrap_or_default().into_boxed_str();
         let entries = metadata.managed_fields.take().unwrap_or_default();
         let applied = entries
@@ -44,6 +45,7 @@ impl Target {
             let fields = entry.fields_v1.map(|fields| fields.0).unwrap_or_default();
             (text(entry.manager), fields.to_string().into_boxed_str())
         });
+        let owners = metadata.owner_references.take().unwrap_or_default();
         let kept = Metadata {
             resource_version: text(metadata.resource_version.take()),
             uid: text(metadata.uid.take()),
@@ -51,6 +53,7 @@ impl Target {
             annotations: pairs(metadata.annotations.take()),
             managers: managers.collect(),
             applied,
+            resources: owners.iter().filter_map(resource).map(Into::into).collect(),
         };
         Cached::new(metadata, kept)
     }
@@ -82,6 +85,9 @@ impl Target {
 
     /// All that is known of it.
     pub fn existing(&self) -> Existing {
+        let mut annotations = borrowed(&self.value.annotations);
+        let adopt_by = annotations.find(|(name, _)| *name == ADOPT_BY);
+        let resources = self.value.resources.iter().map(|uid| &**uid);
         Existing {
             uid: self.value.uid.to_string(),
             resource_version: self.value.resource_version.to_string(),
@@ -89,6 +95,8 @@ impl Target {
             annotations: map(&self.value.annotations),
             records: self.records(),
             ownership: Ownership::of(borrowed(&self.value.managers)),
+            consent: Consent::of(adopt_by.map(|(_, names)| names), resources),
+            found: None,
         }
     }
 }
@@ -112,8 +120,11 @@ fn map(pairs: &Pairs) -> BTreeMap<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::Secret;
+    use kube::core::PartialObjectMeta;
     use serde_json::json;
 
+    use super::super::consent::Origin;
     use super::super::record::annotation;
     use super::*;
 
@@ -124,7 +135,11 @@ mod tests {
         let secret: PartialObjectMeta<Secret> = serde_json::from_value(json!({"metadata": {
             "name": "t", "namespace": "n", "uid": "s", "resourceVersion": "7",
             "labels": {"l": "v"},
-            "annotations": {annotation("u"): record.to_string(), annotation("w"): "{"},
+            "annotations": {annotation("u"): record.to_string(), annotation("w"): "{", ADOPT_BY: "n"},
+            "ownerReferences": [
+                {"apiVersion": "spv.no/v2beta1", "kind": "AzureKeyVaultSecret", "name": "a", "uid": "a1", "controller": true},
+                {"apiVersion": "v1", "kind": "ConfigMap", "name": "c", "uid": "c1"},
+            ],
             "managedFields": [
                 {"manager": "keytide/u", "operation": "Apply", "fieldsType": "FieldsV1", "fieldsV1": {"f:data": {"f:token": {}}}},
                 {"manager": "kubectl", "operation": "Update", "fieldsV1": {"f:data": {"f:theirs": {}}}},
@@ -132,13 +147,20 @@ mod tests {
             ],
         }}))
         .expect("metadata");
-        let target = Target::of(secret);
+        let target = Target::of(secret.metadata);
         assert_eq!((&*target.namespace, &*target.name), ("n", "t"));
         assert_eq!(target.mirror_uids().collect::<Vec<_>>(), ["u", "w"]);
         let existing = target.existing();
         assert_eq!((&*existing.uid, &*existing.resource_version), ("s", "7"));
         assert_eq!(existing.labels["l"], "v");
-        assert_eq!(existing.annotations.len(), 2);
+        assert_eq!(existing.annotations.len(), 3);
+        assert!(existing.consent.includes(Origin::KeyVaultMirror, "n", ""));
+        let owns = |uid| {
+            existing
+                .consent
+                .includes(Origin::AzureKeyVaultSecret, "", uid)
+        };
+        assert!(owns("a1") && !owns("c1"));
         assert_eq!(existing.records["u"].mirror, "m");
         assert!(
             existing
@@ -166,7 +188,7 @@ mod tests {
             ],
         }}))
         .expect("metadata");
-        let records = Target::of(secret).records();
+        let records = Target::of(secret.metadata).records();
         let arrived = "2026-01-01T00:00:20Z".parse().expect("a time");
         assert_eq!(records["u"].keys["token"].changed, arrived);
     }

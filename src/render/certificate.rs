@@ -13,7 +13,7 @@ use super::chain::{Certificate, in_order, root};
 use super::private_key::PrivateKey;
 use super::source::{Contents, Source};
 use super::{Problem, RenderedKey, keystore};
-use crate::api::{CertificateObject, ObjectKind};
+use crate::api::{CertificateLayout, CertificateObject};
 use crate::vault::SecretValue;
 
 /// Label of a certificate in PEM (RFC 7468).
@@ -67,12 +67,15 @@ pub(super) fn render(
     contents: &Contents,
 ) -> Result<Vec<(String, RenderedKey)>, Problem> {
     let secret = contents.get(source)?;
-    let bundle = Bundle::parse(secret.value.expose())?;
+    let bundle = match object.layout {
+        None => Bundle::parse(secret.value.expose())?,
+        Some(layout) => Bundle::as_stored(secret.value.expose(), layout)?,
+    };
     let key = |name: &str, value: SecretValue, made_of| {
         let rendered = RenderedKey {
             value,
             made_of,
-            kind: ObjectKind::Certificate,
+            kind: source.kind,
             object: object.name.clone(),
             secret: Arc::clone(secret),
         };
@@ -80,9 +83,15 @@ pub(super) fn render(
     };
     let mut keys = vec![key("tls.crt", pem(&bundle.certificates), None)];
     if let Some(private) = &bundle.key {
-        keys.push(key("tls.key", private.pem(), None));
+        let pem = match object.layout {
+            None => private.pem(),
+            Some(_) => private.pkcs1_pem(),
+        };
+        keys.push(key("tls.key", pem, None));
     }
-    if let Some(root) = root(&bundle.certificates) {
+    if object.layout.is_none()
+        && let Some(root) = root(&bundle.certificates)
+    {
         keys.push(key("ca.crt", pem(std::slice::from_ref(root)), None));
     }
     if let Some((wanted, password)) = object.keystore.as_ref().zip(password) {
@@ -99,6 +108,15 @@ pub(super) fn bundle_pem(value: &[u8]) -> Result<SecretValue, CertificateError> 
     let mut all = key.map_or_else(Vec::new, |key| key.expose().to_vec());
     all.extend(pem(&bundle.certificates).expose());
     Ok(all.into())
+}
+
+/// What the vault has, as it is: PEM, or a PFX in binary.
+pub(super) fn raw(value: &SecretValue) -> Result<SecretValue, CertificateError> {
+    let text = std::str::from_utf8(value.expose()).map_err(|_| CertificateError::NoCertificate)?;
+    if is_pem(text) {
+        return Ok(value.clone());
+    }
+    Ok(pfx(text)?.to_vec().into())
 }
 
 /// The public part alone, from DER.
@@ -123,8 +141,25 @@ pub(super) fn encode(label: &str, der: &[u8]) -> String {
 
 impl Bundle {
     pub(super) fn parse(value: &[u8]) -> Result<Self, CertificateError> {
+        let Self { certificates, key } = Self::unordered(value)?;
+        let certificates = in_order(certificates, key.as_ref().map(PrivateKey::public_key))
+            .ok_or(CertificateError::KeyMismatch)?;
+        Ok(Self { certificates, key })
+    }
+
+    /// In the order of akv2k8s, which is that of the vault.
+    fn as_stored(value: &[u8], layout: CertificateLayout) -> Result<Self, CertificateError> {
+        let mut bundle = Self::unordered(value)?;
+        let is_pfx = !std::str::from_utf8(value).is_ok_and(is_pem);
+        if is_pfx && layout == CertificateLayout::Akv2k8sServerFirst {
+            bundle.certificates.rotate_right(1);
+        }
+        Ok(bundle)
+    }
+
+    fn unordered(value: &[u8]) -> Result<Self, CertificateError> {
         let text = std::str::from_utf8(value).map_err(|_| CertificateError::NoCertificate)?;
-        let (certificates, mut keys) = if text.contains("-----BEGIN ") {
+        let (certificates, mut keys) = if is_pem(text) {
             from_pem(text)?
         } else {
             from_pfx(text)?
@@ -136,10 +171,12 @@ impl Bundle {
             return Err(CertificateError::SeveralKeys(keys.len()));
         }
         let key = keys.pop();
-        let certificates = in_order(certificates, key.as_ref().map(PrivateKey::public_key))
-            .ok_or(CertificateError::KeyMismatch)?;
         Ok(Self { certificates, key })
     }
+}
+
+fn is_pem(text: &str) -> bool {
+    text.contains("-----BEGIN ")
 }
 
 type Parts = (Vec<Certificate>, Vec<PrivateKey>);
@@ -167,13 +204,18 @@ fn from_pem(text: &str) -> Result<Parts, CertificateError> {
     Ok((certificates, keys))
 }
 
-/// Key Vault's PFX has no password.
-fn from_pfx(text: &str) -> Result<Parts, CertificateError> {
+/// A PFX in DER, from base64.
+fn pfx(text: &str) -> Result<Zeroizing<Vec<u8>>, CertificateError> {
     let compact: Zeroizing<String> = Zeroizing::new(text.split_whitespace().collect());
-    let der = STANDARD
+    STANDARD
         .decode(&*compact)
         .map(Zeroizing::new)
-        .map_err(|_| CertificateError::NoCertificate)?;
+        .map_err(|_| CertificateError::NoCertificate)
+}
+
+/// Key Vault's PFX has no password.
+fn from_pfx(text: &str) -> Result<Parts, CertificateError> {
+    let der = pfx(text)?;
     let archive = Pkcs12Archive::from_pkcs12(&der, "").map_err(|error| match error {
         // Where there is no MAC, a wrong password shows as padding that is none.
         Pkcs12Error::MacError(_) | Pkcs12Error::UnpadError | Pkcs12Error::Pkcs5Error(_) => {

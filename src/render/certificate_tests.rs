@@ -51,6 +51,49 @@ fn a_pfx_with_a_modern_or_a_legacy_cipher_gives_chain_key_and_root() {
     }
 }
 
+/// `tls.crt` and `tls.key` as akv2k8s writes them.
+fn as_akv2k8s(value: &str, layout: CertificateLayout) -> (String, Option<String>) {
+    let bundle = Bundle::as_stored(value.as_bytes(), layout).expect("a bundle");
+    let key = bundle.key.as_ref().map(PrivateKey::pkcs1_pem);
+    let key = key.map(|key| text(&key).to_owned());
+    (text(&pem(&bundle.certificates)).to_owned(), key)
+}
+
+#[test]
+fn as_akv2k8s_has_it_the_order_is_that_of_the_vault_and_the_key_of_rsa_in_pkcs1() {
+    use CertificateLayout::{Akv2k8s, Akv2k8sServerFirst};
+    let key = Some(RSA_PKCS1.to_owned());
+    let stored = [RSA, ROOT, INTERMEDIATE].concat();
+    for pfx in [MODERN, LEGACY] {
+        assert_eq!(as_akv2k8s(pfx, Akv2k8s), (stored.clone(), key.clone()));
+        let server_first = [INTERMEDIATE, RSA, ROOT].concat();
+        assert_eq!(
+            as_akv2k8s(pfx, Akv2k8sServerFirst),
+            (server_first, key.clone())
+        );
+    }
+    // Of PEM, chainOrder changes nothing.
+    for encoding in [RSA_PKCS8, RSA_PKCS1] {
+        let value = [ROOT, encoding, RSA].concat();
+        let expected = ([ROOT, RSA].concat(), key.clone());
+        assert_eq!(as_akv2k8s(&value, Akv2k8sServerFirst), expected);
+    }
+    let curve = [EC, EC_PKCS8].concat();
+    let expected = (EC.to_owned(), Some(EC_PKCS8.to_owned()));
+    assert_eq!(as_akv2k8s(&curve, Akv2k8s), expected);
+}
+
+#[test]
+fn what_the_vault_has_is_given_as_it_is() {
+    let given =
+        |value: &str| raw(&value.as_bytes().to_vec().into()).map(|raw| raw.expose().to_vec());
+    let pem = [RSA, RSA_PKCS8].concat();
+    assert_eq!(given(&pem).as_deref(), Ok(pem.as_bytes()));
+    let pfx = STANDARD.decode(MODERN.trim()).expect("base64");
+    assert_eq!(given(MODERN), Ok(pfx));
+    assert_eq!(given("?"), Err(CertificateError::NoCertificate));
+}
+
 #[test]
 fn a_pfx_without_key_gives_the_public_part() {
     assert_eq!(files(NO_KEY), (chain(RSA), None, Some(ROOT.to_owned())));

@@ -25,6 +25,10 @@ pub enum KeyError {
         "it is of a type or on a curve that is not supported; RSA, P-256, P-384, P-521 and P-256K are"
     )]
     Unsupported,
+    #[error("it is no RSA key, and only those have a modulus; set format to PEM or JWK")]
+    NoModulus,
+    #[error("format Raw is for certificates; set it to PEM, JWK or Modulus")]
+    Raw,
     #[error("what the vault gave is no JSON Web Key")]
     Malformed,
 }
@@ -92,6 +96,11 @@ pub(super) fn render(jwk: &[u8], format: KeyFormat) -> Result<SecretValue, KeyEr
             Ok(encode("PUBLIC KEY", &der).into_bytes().into())
         }
         KeyFormat::Jwk => Ok(key.jwk(jwk.kid.as_deref()).into_bytes().into()),
+        KeyFormat::Modulus => match key {
+            PublicKey::Rsa { n, .. } => Ok(URL_SAFE_NO_PAD.encode(n).into_bytes().into()),
+            PublicKey::Ec { .. } => Err(KeyError::NoModulus),
+        },
+        KeyFormat::Raw => Err(KeyError::Raw),
     }
 }
 
@@ -229,6 +238,21 @@ mod tests {
             Some(43),
             "padded to 32 bytes"
         );
+    }
+
+    #[test]
+    fn the_modulus_is_what_the_vault_has_of_an_rsa_key_alone() {
+        let (jwk, _) = jwk_of(include_str!("testdata/rsa.crt"));
+        let parsed: serde_json::Value = serde_json::from_str(&jwk).expect("JSON");
+        let rendered = render(jwk.as_bytes(), KeyFormat::Modulus).expect("rendered");
+        assert_eq!(
+            parsed["n"].as_str().map(str::as_bytes),
+            Some(rendered.expose())
+        );
+        let (curve, _) = jwk_of(include_str!("testdata/ec.crt"));
+        let refused = |format| render(curve.as_bytes(), format).err();
+        assert_eq!(refused(KeyFormat::Modulus), Some(KeyError::NoModulus));
+        assert_eq!(refused(KeyFormat::Raw), Some(KeyError::Raw));
     }
 
     #[test]

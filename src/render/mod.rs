@@ -2,14 +2,14 @@
 //! error: parsers' own words are left out, since they may quote it.
 //!
 //! ```text
-//! spec ──source──▶ what to read        value ──certificate, key──▶ PEM ──▶ keys of the target
+//! spec ──source──▶ what to read        value ──certificate, key──▶ PEM ──▶ keys ──template──▶ keys of the target ──secret_type──▶ fit for its type
 //!                                                └──keystore──▶ PKCS#12, JKS
 //! ```
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::api::{DataEntry, Expand, KeyVaultMirrorSpec, ObjectKind};
+use crate::api::{DataEntry, Expand, KeyFormat, KeyVaultMirrorSpec, ObjectKind};
 use crate::vault::{SecretValue, VaultSecret};
 
 mod certificate;
@@ -18,16 +18,24 @@ mod dotenv;
 mod jks;
 mod key;
 mod keystore;
+mod login;
+mod missing;
 mod private_key;
+mod secret_type;
 mod source;
 mod structure;
+mod template;
 mod transform;
 
 pub use self::certificate::CertificateError;
 pub use self::key::KeyError;
 pub use self::keystore::KeystoreError;
-pub use self::source::{Contents, Source, is_known, keys, sources};
+pub use self::login::LoginError;
+pub use self::missing::without;
+pub use self::secret_type::{UnfitSecret, check, check_keys};
+pub use self::source::{Contents, Source, inputs, is_known, is_pinned, keys, sources};
 pub use self::structure::{StructureError, is_key};
+pub use self::template::{TemplateError, TemplateProblem, check as check_template};
 pub use self::transform::TransformError;
 
 /// What one key of a target will hold, and where it comes from.
@@ -71,6 +79,8 @@ pub enum Problem {
     #[error(transparent)]
     Keystore(#[from] KeystoreError),
     #[error(transparent)]
+    Login(#[from] LoginError),
+    #[error(transparent)]
     Structure(#[from] StructureError),
     #[error(transparent)]
     Transform(#[from] TransformError),
@@ -82,8 +92,26 @@ pub enum Problem {
     Missing,
 }
 
+/// Why a mirror's data can't be rendered.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum RenderError {
+    #[error(transparent)]
+    Object(#[from] Unrenderable),
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+}
+
 /// Renders all keys of a mirror from the objects that [`sources`] names.
-pub fn render(spec: &KeyVaultMirrorSpec, contents: &Contents) -> Result<Rendered, Unrenderable> {
+pub fn render(spec: &KeyVaultMirrorSpec, contents: &Contents) -> Result<Rendered, RenderError> {
+    let rendered = objects(spec, contents)?;
+    match &spec.template {
+        Some(template) => Ok(template::fill(template, rendered)?),
+        None => Ok(rendered),
+    }
+}
+
+/// The keys that `data` and `dataFrom` give.
+fn objects(spec: &KeyVaultMirrorSpec, contents: &Contents) -> Result<Rendered, Unrenderable> {
     let mut rendered = Rendered::new();
     for entry in &spec.data {
         let source = Source::of(&entry.object);
@@ -108,6 +136,16 @@ pub fn render(spec: &KeyVaultMirrorSpec, contents: &Contents) -> Result<Rendered
         let keys = certificate::render(certificate, password, &source, contents)
             .map_err(source.failed())?;
         rendered.extend(keys);
+    }
+    for from in &spec.data_from {
+        if let Some(wanted) = &from.basic_auth {
+            let source = Source::of_secret(&wanted.object);
+            let secret = contents.get(&source).map_err(source.failed())?;
+            rendered.extend(login::basic_auth(wanted, secret).map_err(source.failed())?);
+        }
+        if let Some(wanted) = &from.docker_config {
+            rendered.extend(login::docker_config(wanted, spec.target.type_, contents)?);
+        }
     }
     for expanded in spec
         .data_from
@@ -137,6 +175,9 @@ fn one(
             Some(path) => structure::property(secret.value.expose(), path)?,
             None => secret.value.clone(),
         },
+        ObjectKind::Certificate if object.format == Some(KeyFormat::Raw) => {
+            certificate::raw(&secret.value)?
+        }
         ObjectKind::Certificate => certificate::public(secret.value.expose())?,
         ObjectKind::Key => key::render(secret.value.expose(), object.format.unwrap_or_default())?,
     };

@@ -2,8 +2,8 @@
 
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::PrivateKeyDer;
-use x509_cert::der::asn1::OctetStringRef;
-use x509_cert::der::{Any, Encode, Tag};
+use x509_cert::der::asn1::{AnyRef, ObjectIdentifier, OctetStringRef};
+use x509_cert::der::{Any, Decode, Encode, Reader, Tag};
 use x509_cert::spki::AlgorithmIdentifierOwned;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -73,6 +73,16 @@ impl PrivateKey {
         encode(self.encoding.label(), &self.der).into_bytes().into()
     }
 
+    /// RSA keys in PKCS#1, and others in the encoding that they have.
+    pub(super) fn pkcs1_pem(&self) -> SecretValue {
+        match (self.encoding, rsa_of(&self.der)) {
+            (Encoding::Pkcs8, Some(key)) => {
+                encode(Encoding::Pkcs1.label(), &key).into_bytes().into()
+            }
+            _ => self.pem(),
+        }
+    }
+
     /// In PKCS#8, which is what keystores hold. `algorithm` is that of the certificate's public key.
     pub(super) fn pkcs8(&self, algorithm: &AlgorithmIdentifierOwned) -> Option<SecretValue> {
         if self.encoding == Encoding::Pkcs8 {
@@ -88,4 +98,22 @@ impl PrivateKey {
         fields.zeroize();
         Some(der.into())
     }
+}
+
+const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
+
+/// The key in PKCS#1 that a PrivateKeyInfo of RSA holds.
+fn rsa_of(pkcs8: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let info = AnyRef::from_der(pkcs8).ok()?;
+    let fields = info.sequence(|fields| {
+        let _version = AnyRef::decode(fields)?;
+        let algorithm = AlgorithmIdentifierOwned::decode(fields)?;
+        let key = AnyRef::decode(fields)?;
+        // Attributes may follow.
+        let rest = fields.remaining_len();
+        fields.read_slice(rest)?;
+        Ok::<_, x509_cert::der::Error>((algorithm.oid, key))
+    });
+    let (algorithm, key) = fields.ok()?;
+    (algorithm == RSA).then(|| Zeroizing::new(key.value().to_vec()))
 }

@@ -17,6 +17,13 @@ fn rendered(
     spec: &KeyVaultMirrorSpec,
     value: impl Fn(&Source) -> &'static str,
 ) -> Result<Rendered, Unrenderable> {
+    render(spec, &contents(spec, value)).map_err(|error| match error {
+        RenderError::Object(error) => error,
+        RenderError::Template(error) => panic!("{error}"),
+    })
+}
+
+fn contents(spec: &KeyVaultMirrorSpec, value: impl Fn(&Source) -> &'static str) -> Contents {
     let read = |source: Source| {
         let secret = VaultSecret {
             value: value(&source).as_bytes().to_vec().into(),
@@ -27,8 +34,7 @@ fn rendered(
         };
         (source, Arc::new(secret))
     };
-    let contents = sources(spec).into_iter().map(read).collect();
-    render(spec, &contents)
+    sources(spec).into_iter().map(read).collect()
 }
 
 const PASSWORD: &str = "changeit";
@@ -78,6 +84,30 @@ fn a_certificate_with_its_key_is_read_as_the_secret_behind_it_and_granted_as_a_c
     let source = &sources(&spec)[0];
     assert_eq!(source.kind, ObjectKind::Certificate);
     assert_eq!(source.collection.to_string(), "secrets");
+}
+
+#[test]
+fn a_certificate_that_a_secret_holds_is_read_and_granted_as_a_secret() {
+    let certificate = json!({"kind": "secret", "name": "web", "layout": "akv2k8s"});
+    let spec = spec(json!([]), json!([{"certificate": certificate}]));
+    assert_eq!(sources(&spec)[0].kind, ObjectKind::Secret);
+    let rendered = rendered(&spec, |_| include_str!("testdata/modern.pfx")).expect("rendered");
+    let keys: Vec<&str> = rendered.keys().map(String::as_str).collect();
+    assert_eq!(keys, ["tls.crt", "tls.key"]);
+    assert_eq!(super::keys(&spec), keys);
+    assert_eq!(rendered["tls.key"].kind, ObjectKind::Secret);
+}
+
+#[test]
+fn a_raw_certificate_is_read_as_the_secret_behind_it_and_granted_as_a_certificate() {
+    let object = json!({"kind": "certificate", "name": "web", "format": "Raw"});
+    let spec = spec(json!([{"key": "k", "object": object}]), json!([]));
+    let source = &sources(&spec)[0];
+    assert_eq!(source.kind, ObjectKind::Certificate);
+    assert_eq!(source.collection.to_string(), "secrets");
+    let pem = include_str!("testdata/rsa.crt");
+    let rendered = rendered(&spec, |_| pem).expect("rendered");
+    assert_eq!(rendered["k"].value.expose(), pem.as_bytes());
 }
 
 #[test]
@@ -146,6 +176,33 @@ fn an_expanded_secret_fills_keys_that_nobody_else_fills() {
     let entry = json!([{"key": "b", "object": {"name": "s"}}]);
     let error = rendered(&spec(entry, expand), value).expect_err("refused");
     assert_eq!(error.problem, Problem::KeyTwice("b".into()));
+}
+
+#[test]
+fn a_template_fills_keys_beside_the_others_or_in_their_place() {
+    let mut spec = spec(
+        json!([{"key": "user", "object": {"name": "u"}}, {"key": "password", "object": {"name": "p"}}]),
+        json!([]),
+    );
+    let value = |source: &Source| match source.name.as_str() {
+        "u" => "app",
+        _ => "a/b",
+    };
+    for (policy, expected) in [
+        ("Merge", vec!["password", "url", "user"]),
+        ("Replace", vec!["url"]),
+    ] {
+        let url = "https://{{ data.user }}:{{ data.password|urlencode }}@host\n";
+        let template = json!({"mergePolicy": policy, "data": {"url": url}});
+        spec.template = serde_json::from_value(template).expect("a template");
+        let rendered = rendered(&spec, value).expect("rendered");
+        assert_eq!(rendered.keys().collect::<Vec<_>>(), expected);
+        assert_eq!(rendered["url"].value.expose(), b"https://app:a%2Fb@host\n");
+        assert_eq!(rendered["url"].object, "p, u");
+        let mut told = keys(&spec);
+        told.sort_unstable();
+        assert_eq!(told, expected);
+    }
 }
 
 #[test]

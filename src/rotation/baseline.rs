@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::reference::SourceKey;
+use super::trial::Trial;
 
 /// Annotation of a workload that holds its baseline.
 pub const BASELINE: &str = "keytide.dev/baseline";
@@ -33,6 +34,9 @@ pub struct Baseline {
     /// It was failing already when it was last rolled, so that its failure says nothing of the content.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub failing: bool,
+    /// Content that a failure of its rollout has taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<Trial>,
 }
 
 impl Baseline {
@@ -41,11 +45,12 @@ impl Baseline {
         serde_json::from_str(annotation).ok()
     }
 
-    /// Whether both say the same of the content.
+    /// Whether both say the same of the content, and of what is on trial.
     pub fn says_the_same(&self, other: &Self) -> bool {
         self.digest_key == other.digest_key
             && self.keys == other.keys
             && self.expires == other.expires
+            && self.trial == other.trial
     }
 }
 
@@ -73,6 +78,13 @@ mod tests {
             as_of: Some(Timestamp::UNIX_EPOCH),
             expires: BTreeMap::from([(key(SourceKind::Secret, "to.ken"), Timestamp::UNIX_EPOCH)]),
             failing: true,
+            trial: Some(Trial {
+                template: u64::MAX,
+                before: BTreeMap::from([
+                    (key(SourceKind::Secret, "to.ken"), Some("c".into())),
+                    (key(SourceKind::ConfigMap, "url"), None),
+                ]),
+            }),
         };
         let json = serde_json::to_string(&baseline).expect("JSON");
         assert!(json.contains(r#""adopat/to.ken":"d""#), "{json}");

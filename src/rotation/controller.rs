@@ -18,17 +18,18 @@ use tracing::Instrument;
 
 use super::apply;
 use super::decide::{self, Content, Decision, Hold, Reason};
-use super::flight::Id;
-use super::judge::Judge;
+use super::flight::{Course, Id};
+use super::judge::{Case, Judge};
 use super::memory::{Memories, Memory, Pending};
 use super::opt_in::{OptIn, Typo};
 use super::policies;
-use super::reference::{Reference, SourceKey};
+use super::reference::{Reference, Source, SourceKey};
 use super::telling::Telling;
 use super::workload::{Workload, WorkloadKind};
 use crate::api::RotationPolicy;
 use crate::daemon::Stop;
 use crate::digest::DigestKey;
+use crate::mirror::{Reverts, TargetName, Wishes};
 use crate::telemetry::{Events, Metrics};
 
 /// Workloads looked after at once; what they wait for is the API server alone.
@@ -40,8 +41,8 @@ const RACE_PAUSE: Duration = Duration::from_millis(500);
 const ERROR_PAUSE: Duration = Duration::from_secs(2);
 /// Longest time until a workload that waits is looked at again: clocks may be set meanwhile.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
-/// How long after a workload came its mirrors may still be on their way.
-const INSTALLATION: SignedDuration = SignedDuration::from_mins(1);
+/// How long after a workload the mirrors may come that are installed with it.
+const INSTALLATION: SignedDuration = SignedDuration::from_secs(10);
 /// How often gauges are set.
 const SUMMARY_INTERVAL: Duration = Duration::from_secs(5);
 /// Workloads that are listed by one request.
@@ -51,6 +52,8 @@ const PAGE: u32 = 500;
 pub struct Rotations {
     pub judge: Judge,
     pub digest_key: DigestKey,
+    /// What mirrors are asked to take back.
+    pub reverts: Reverts,
     pub events: Events,
     pub metrics: Arc<Metrics>,
     pub memories: Memories,
@@ -161,6 +164,9 @@ impl Rotations {
                     .is_some()
             };
             let summary = self.memories.sum_up(is_there);
+            for id in &summary.gone {
+                self.ask(id, Wishes::new());
+            }
             let now = self.judge.clock.now();
             let (in_flight, failed) = self.judge.flights.count(now);
             let staleness = WorkloadKind::ALL.map(|kind| {
@@ -203,21 +209,28 @@ impl Rotations {
         if opt_in == OptIn::No || workload.metadata.deletion_timestamp.is_some() {
             self.memories.forget(&id);
             self.judge.flights.waits_no_more(&id);
+            self.ask(&id, Wishes::new());
             return Ok(Action::await_change());
         }
         let mut memory = self.memories.of(&id, workload.metadata.uid.as_deref());
-        let action = self.act(&id, workload, &opt_in, &mut memory).await;
+        let pause = self.act(&id, workload, &opt_in, &mut memory).await;
         self.memories.keep(id, memory);
-        action
+        pause.map(|pause| pause.map_or_else(Action::await_change, Action::requeue))
     }
 
+    /// What a workload asks of mirrors from now on.
+    fn ask(&self, id: &Id, wishes: Wishes) {
+        self.reverts.put(&id.namespace, &id.to_string(), wishes);
+    }
+
+    /// Does what is to be done. Gives when there may be more without anything having changed.
     async fn act(
         &self,
         id: &Id,
         workload: &Workload,
         opt_in: &OptIn,
         memory: &mut Memory,
-    ) -> Result<Action, kube::Error> {
+    ) -> Result<Option<Duration>, kube::Error> {
         let telling = Telling {
             events: &self.events,
             metrics: &self.metrics,
@@ -229,14 +242,15 @@ impl Rotations {
             .sources
             .contents(&id.namespace, &references)
             .await?;
-        let idle = self
+        let typos = self
             .warn_of_typos(telling, opt_in, &references, &all, memory)
-            .await
-            .map_or_else(Action::await_change, Action::requeue);
+            .await;
         let case = self.judge.case(id.clone(), workload, references, &all);
         telling
             .follow_rollout(case.rotated(), self.judge.clock.now(), memory)
             .await;
+        let trial = self.follow_trial(telling, &case, memory).await?;
+        let idle = typos.into_iter().chain(trial).min();
         let (decision, now) = self.judge.decision(&case, memory).await?;
         let pending = |held, reason| {
             let changed = case.suspects().into_values().map(|it| it.record.changed);
@@ -263,13 +277,13 @@ impl Rotations {
                 memory.pending = pending(false, wait.reason.name());
                 telling.waits(&wait, memory).await;
                 let pause = Duration::try_from(wait.until.duration_since(now)).unwrap_or_default();
-                Ok(Action::requeue(pause.min(LONGEST_PAUSE)))
+                Ok(Some(pause.min(trial.unwrap_or(LONGEST_PAUSE))))
             }
             Decision::Hold(hold) => {
                 memory.pending = pending(true, hold.name());
                 telling.is_held(&hold, memory).await;
                 let pause = Duration::try_from(decide::POLL).unwrap_or(ERROR_PAUSE);
-                Ok(Action::requeue(pause))
+                Ok(Some(pause))
             }
             Decision::Rotate(rotation) => {
                 let written = apply::rotate(
@@ -294,6 +308,31 @@ impl Rotations {
         }
     }
 
+    /// Has the mirrors asked to take back what its rollout has failed with. Gives when to look at that rollout again.
+    async fn follow_trial(
+        &self,
+        telling: Telling<'_>,
+        case: &Case<'_>,
+        memory: &mut Memory,
+    ) -> Result<Option<Duration>, kube::Error> {
+        let course = self.judge.course(case).await?;
+        let (wishes, look_at) = match course {
+            None => (Wishes::new(), None),
+            Some(Course::Rolls { look_at }) => (Wishes::new(), Some(look_at)),
+            Some(Course::Fails(why)) => {
+                let wishes = case.wishes(&why);
+                let mirrors = self.judge.asked(&case.id.namespace, &wishes);
+                telling
+                    .has_failed(case.rotated(), &why, &mirrors, memory)
+                    .await;
+                (wishes, None)
+            }
+        };
+        self.ask(&case.id, wishes);
+        let pause = look_at.map(|look_at| look_at.duration_since(self.judge.clock.now()));
+        Ok(pause.map(|pause| Duration::try_from(pause).unwrap_or_default()))
+    }
+
     /// Tells names in the annotation that nothing goes by. Gives how soon it may have more to tell.
     async fn warn_of_typos(
         &self,
@@ -306,10 +345,17 @@ impl Rotations {
         let workload = telling.workload;
         let namespace = workload.namespace().unwrap_or_default();
         let named = references.iter().map(|reference| &reference.source);
-        let there = self
+        let mut there = self
             .judge
             .sources
-            .are_there(&namespace, contents.keys(), named);
+            .are_there(&namespace, contents.keys(), named.clone());
+        // A mirror that has not filled it yet says itself why.
+        let is_coming = |source: &&Source| {
+            let is_it = |target: &TargetName| source.is(target);
+            !there.contains(source) && !self.judge.activity.of(&namespace, is_it).is_empty()
+        };
+        let coming: Vec<&Source> = named.filter(is_coming).collect();
+        there.extend(coming);
         let mut typos = opt_in.typos(&workload.references, &there, self.judge.sources.filler());
         // What is installed together comes one after the other.
         let grace = workload

@@ -13,7 +13,9 @@ use super::gate::{Failed, Others, gate};
 use super::policy::Policy;
 use super::reference::{Reference, SourceKey, Via};
 use super::rollout::Rollout;
+use super::trial::Trial;
 use super::window;
+use crate::api::OnFailure;
 use crate::mirror::KeyRecord;
 
 /// Clocks of nodes differ, and a kubelet may serve an older Secret from its cache: a container that started this soon
@@ -48,6 +50,8 @@ pub struct Workload {
     pub baseline: Option<Baseline>,
     pub paused: bool,
     pub rollout: Rollout,
+    /// Hash of its Pod template, where one was made.
+    pub template: Option<u64>,
 }
 
 /// What there is of a workload's Pods.
@@ -367,11 +371,18 @@ fn rotate(
     let failing =
         is_failing && before.is_none_or(|before| before.rotated.is_none() || before.failing);
     let mirrors = around.mirrors.iter();
+    let next = baseline_of(workload, around.contents);
+    let unfinished = before.and_then(|before| before.trial.as_ref());
+    // What was failing without new content says nothing of it.
+    let tells = !is_failing || unfinished.is_some_and(|trial| trial.goes_on(workload));
+    let is_on_trial = tells && around.policy.on_failure == OnFailure::Revert;
+    let trial = is_on_trial.then(|| Trial::begin(workload, stale, &next));
     Decision::Rotate(Rotation {
         baseline: Baseline {
             rotated: Some(now),
             failing,
-            ..baseline_of(workload, around.contents)
+            trial: trial.flatten(),
+            ..next
         },
         changed: stale.iter().map(|key| (*key).clone()).collect(),
         failing: mirrors
@@ -572,6 +583,7 @@ fn baseline_of(workload: &Workload, contents: &BTreeMap<SourceKey, Content>) -> 
         digest_key,
         rotated: before.rotated,
         failing: before.failing,
+        trial: before.trial.filter(|trial| trial.goes_on(workload)),
     }
 }
 

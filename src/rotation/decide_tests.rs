@@ -261,6 +261,46 @@ fn settling_is_never_shorter_than_propagation() {
 }
 
 #[test]
+fn fifty_secrets_that_change_one_by_one_within_the_settle_time_restart_once() {
+    const SECRETS: i64 = 50;
+    /// Seconds, which is less than the settle time of ten.
+    const APART: i64 = 9;
+    let key = |number: i64| SourceKey {
+        source: Source::secret(format!("s{number}")),
+        key: "token".into(),
+    };
+    let mut scene = Scene::new("a", 0, 50);
+    let one = scene.workload.references.pop_first().expect("a reference");
+    scene.workload.references = (0..SECRETS)
+        .map(|number| Reference {
+            source: key(number).source,
+            ..one.clone()
+        })
+        .collect();
+    scene.contents = (0..SECRETS)
+        .map(|number| (key(number), content("a", 0)))
+        .collect();
+    scene.before().keys = (0..SECRETS)
+        .map(|number| (key(number), "a".into()))
+        .collect();
+
+    let mut rotations = Vec::new();
+    for now in 100..1000 {
+        let (number, rest) = ((now - 100) / APART, (now - 100) % APART);
+        if rest == 0 && number < SECRETS {
+            scene.contents.insert(key(number), content("b", now));
+        }
+        if let Decision::Rotate(rotation) = scene.decide(now) {
+            rotations.push((now, rotation.changed.len()));
+            scene.workload.baseline = Some(rotation.baseline);
+            scene.pods = Some(running("agent", now + 1));
+        }
+    }
+    let last_change = 100 + (SECRETS - 1) * APART;
+    assert_eq!(rotations, [(last_change + 10, 50)]);
+}
+
+#[test]
 fn paused_and_rolling_workloads_wait() {
     let mut scene = Scene::new("b", 100, 50);
     scene.workload.rollout = Rollout::UnderWay;
@@ -397,8 +437,46 @@ fn one_that_fails_holds_the_others_unless_they_are_to_go_on() {
         said.contains("accept-failure=1970-01-01T00:02:30Z"),
         "{said}"
     );
+    scene.policy.on_failure = OnFailure::Revert;
+    assert!(matches!(scene.decide(200), Decision::Hold(_)));
     scene.policy.on_failure = OnFailure::Continue;
     scene.rotates(200);
+}
+
+#[test]
+fn new_content_that_a_failure_has_taken_back_is_on_trial_until_its_rollout_has_ended() {
+    let mut scene = Scene::new("b", 100, 50);
+    scene.workload.template = Some(7);
+    assert_eq!(scene.rotates(200).baseline.trial, None);
+    scene.policy.on_failure = OnFailure::Revert;
+    let begun = scene.rotates(200).baseline;
+    let trial = begun.trial.as_ref().expect("a trial");
+    assert_eq!(trial.before[&token()].as_deref(), Some("a"));
+    scene.workload.baseline = Some(begun.clone());
+    for rollout in [Rollout::UnderWay, Rollout::Failed] {
+        scene.workload.rollout = rollout;
+        assert_eq!(scene.decide(300), Decision::Nothing, "{rollout:?}");
+    }
+    scene.workload.rollout = Rollout::Finished;
+    let trial = None;
+    assert_eq!(scene.records(300), Baseline { trial, ..begun });
+}
+
+#[test]
+fn the_failure_of_what_failed_before_says_nothing_of_new_content() {
+    let mut scene = Scene::new("b", 100, 50);
+    scene.policy.on_failure = OnFailure::Revert;
+    scene.workload.template = Some(7);
+    scene.workload.rollout = Rollout::Failed;
+    scene.before().rotated = Some(at(10));
+    assert_eq!(scene.rotates(200).baseline.trial, None);
+    // Unless it failed with content that was on trial itself.
+    scene.before().trial = Some(Trial {
+        template: 7,
+        before: BTreeMap::from([(token(), Some("z".to_owned()))]),
+    });
+    let begun = scene.rotates(200).baseline.trial.expect("a trial");
+    assert_eq!(begun.before[&token()].as_deref(), Some("z"));
 }
 
 #[test]

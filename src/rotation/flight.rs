@@ -85,8 +85,12 @@ enum Phase {
 }
 
 impl Flight {
-    /// The flight of a workload whose rollout is where it says.
+    /// The flight of a workload whose rollout is where it says. One that is being deleted makes no more new Pods, so its rollout
+    /// has no end: it is over.
     fn of(metadata: &ObjectMeta, baseline: Baseline, phase: Phase) -> Option<Self> {
+        if metadata.deletion_timestamp.is_some() {
+            return None;
+        }
         let rotated = baseline.rotated?;
         let annotation = |name| metadata.annotations.as_ref()?.get(name);
         let accepted: Option<Timestamp> =
@@ -144,6 +148,15 @@ impl Flight {
             .iter()
             .any(|(key, content)| self.keys.get(*key) == Some(&content.record.digest))
     }
+}
+
+/// How a rotation goes whose end is awaited.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Course {
+    /// Nothing is known to be wrong; it is looked at again then.
+    Rolls { look_at: Timestamp },
+    /// What is wrong.
+    Fails(String),
 }
 
 /// Whether a look is recent enough.
@@ -285,6 +298,26 @@ impl Flights {
         flight.examination = None;
         flight.examined = Some((now, found?));
         Ok(())
+    }
+
+    /// How a workload's own rotation goes; none where nothing more is to be learnt of it, or its failure is accepted.
+    pub fn course(&self, id: &Id, now: Timestamp) -> Option<Course> {
+        let board = self.lock();
+        let flight = board.flights.get(id)?;
+        if flight.excused || flight.phase == Phase::Unseen {
+            return None;
+        }
+        if let Some(why) = flight.failure() {
+            return Some(Course::Fails(why));
+        }
+        let looked = flight.examined.as_ref();
+        let due = looked.map_or(later(flight.rotated, EXAMINED_AFTER), |(at, _)| {
+            later(*at, EXAMINATION_HOLDS)
+        });
+        let look_at = due.max(later(now, SOON));
+        flight
+            .is_under_way(now)
+            .then_some(Course::Rolls { look_at })
     }
 
     /// Those under way, and those that failed.

@@ -1,4 +1,5 @@
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 
 use super::super::decide::{Cause, Rotation};
@@ -298,4 +299,59 @@ fn who_waits_the_longest_is_woken_when_a_place_is_free() {
     flights.follow(WorkloadKind::Deployment, &Change::Deleted(&gone));
     let woken = show(&flights, &finished("web", &baseline("b", 100)));
     assert_eq!(woken, [id("n", "a"), id("n", "b")]);
+}
+
+#[test]
+fn a_workload_that_is_deleted_during_its_rollout_takes_no_place_however_long_that_takes() {
+    let flights = Flights::new(50);
+    let other = id("n", "other");
+    let mut web = deployment("web", &baseline("b", 100), ROLLING, &[]);
+    show(&flights, &web);
+    let wait = Wait {
+        until: at(200),
+        reason: Reason::MaxConcurrent,
+    };
+    consider(&flights, &other, 110, |_| Decision::Wait(wait));
+    assert_eq!(others(&flights, &id("n", "third"), 110).in_flight, 1);
+
+    // Deleted in the foreground, or kept by somebody's finalizer.
+    web.metadata.deletion_timestamp = Some(Time(at(120)));
+    assert_eq!(show(&flights, &web), std::slice::from_ref(&other));
+    assert_eq!(others(&flights, &other, 121).in_flight, 0);
+    flights.listed(Id::of(&web), &web.metadata, at(122));
+    assert_eq!(others(&flights, &other, 123).in_flight, 0);
+}
+
+#[test]
+fn how_a_rotation_goes_is_known_by_its_deadline_or_by_looking() {
+    let flights = Flights::new(50);
+    let (own, rolling) = (id("n", "web"), baseline("b", 100));
+    assert_eq!(flights.course(&own, at(100)), None);
+    show(&flights, &deployment("web", &rolling, ROLLING, &[]));
+    let rolls = |look_at| {
+        Some(Course::Rolls {
+            look_at: at(look_at),
+        })
+    };
+    let fails = |why: &str| Some(Course::Fails(why.to_owned()));
+    assert_eq!(flights.course(&own, at(101)), rolls(130));
+    assert_eq!(flights.course(&own, at(140)), rolls(141));
+    let look = |found: Option<&str>, now| {
+        assert_eq!(flights.examine(&own, at(now)), Some(at(100)));
+        let found = Ok::<_, ()>(found.map(str::to_owned));
+        assert_eq!(flights.examined(&own, at(100), found, at(now)), Ok(()));
+    };
+    look(None, 140);
+    assert_eq!(flights.course(&own, at(141)), rolls(155));
+    look(Some("CrashLoopBackOff"), 155);
+    assert_eq!(flights.course(&own, at(156)), fails("CrashLoopBackOff"));
+
+    let accepted = [(ACCEPT_FAILURE, "1970-01-01T00:02:00Z")];
+    show(&flights, &deployment("web", &rolling, FAILED, &accepted));
+    assert_eq!(flights.course(&own, at(160)), None);
+    show(&flights, &deployment("late", &rolling, FAILED, &[]));
+    let late = flights.course(&id("n", "late"), at(160));
+    assert_eq!(late, fails("its progress deadline has passed"));
+    show(&flights, &finished("late", &rolling));
+    assert_eq!(flights.course(&id("n", "late"), at(170)), None);
 }

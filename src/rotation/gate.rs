@@ -87,7 +87,8 @@ pub fn gate(policy: &Policy, others: &Others, now: Timestamp) -> Option<Result<W
         let until = later(now, SOON);
         Some(Ok(Wait { until, reason }))
     };
-    if policy.on_failure == OnFailure::Hold {
+    // Content that is taken back is no more to be given to anybody.
+    if policy.on_failure != OnFailure::Continue {
         if let Some(failed) = others.failed.first() {
             return Some(Err(Hold::Failed(failed.clone())));
         }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -14,7 +14,7 @@ use super::decide::{
     self, Content, Decision, Hold, MirrorState, Reason, Surroundings, Wait, contents_in_use,
     decide, suspects,
 };
-use super::flight::{Flights, Id, PolicyName};
+use super::flight::{Course, Flights, Id, PolicyName};
 use super::gate::{self, Candidate, Others};
 use super::memory::Memory;
 use super::opt_in::{Context, OptIn, ROTATE};
@@ -25,10 +25,12 @@ use super::reference::{Reference, SourceKey, Via};
 use super::rollout::Rollout;
 use super::sources::Sources;
 use super::standing::Standing;
+use super::trial::Trial;
 use super::workload::Workload;
 use super::workloads::Workloads;
+use crate::api::OnFailure;
 use crate::clock::ServerClock;
-use crate::mirror::Activity;
+use crate::mirror::{Activity, TargetName, Wishes};
 
 /// What there is to look at.
 pub struct Judge {
@@ -63,6 +65,22 @@ impl Case<'_> {
     pub fn rotated(&self) -> Option<Timestamp> {
         self.looked_at.baseline.as_ref().and_then(|it| it.rotated)
     }
+
+    /// What is on trial, where a failure has it taken back.
+    fn trial(&self) -> Option<(&Baseline, &Trial)> {
+        let reverts = self.policy.on_failure == OnFailure::Revert && self.obstacle.is_none();
+        let baseline = self.looked_at.baseline.as_ref().filter(|_| reverts)?;
+        let trial = baseline.trial.as_ref()?;
+        trial.goes_on(&self.looked_at).then_some((baseline, trial))
+    }
+
+    /// What the mirrors of its Secrets are asked, where its rollout has failed.
+    pub fn wishes(&self, why: &str) -> Wishes {
+        let because = format!("the rollout of {} has failed ({why})", self.id);
+        self.trial()
+            .map(|(baseline, trial)| trial.wishes(baseline, &because))
+            .unwrap_or_default()
+    }
 }
 
 impl Judge {
@@ -72,6 +90,18 @@ impl Judge {
     ///
     /// Its Pods, or what it uses, can't be read.
     pub async fn standing(&self, workload: &Workload) -> Result<Option<Standing>, kube::Error> {
+        let Some(case) = self.case_of(workload).await? else {
+            return Ok(None);
+        };
+        let (decision, _) = self.decision(&case, &mut Memory::default()).await?;
+        Ok(Some(Standing::of(workload, &decision)))
+    }
+
+    /// What is to be decided about a workload; none if it did not opt in.
+    pub(super) async fn case_of<'a>(
+        &self,
+        workload: &'a Workload,
+    ) -> Result<Option<Case<'a>>, kube::Error> {
         let opt_in = self.opt_in(workload);
         if opt_in == OptIn::No || workload.metadata.deletion_timestamp.is_some() {
             return Ok(None);
@@ -79,9 +109,7 @@ impl Judge {
         let id = Id::of(workload);
         let references = self.references(&id, workload, &opt_in);
         let contents = self.sources.contents(&id.namespace, &references).await?;
-        let case = self.case(id, workload, references, &contents);
-        let (decision, _) = self.decision(&case, &mut Memory::default()).await?;
-        Ok(Some(Standing::of(workload, &decision)))
+        Ok(Some(self.case(id, workload, references, &contents)))
     }
 
     /// What a workload is rolled for.
@@ -132,12 +160,22 @@ impl Judge {
         case: &Case<'_>,
         memory: &mut Memory,
     ) -> Result<(Decision, Timestamp), kube::Error> {
+        self.decision_in(SignedDuration::ZERO, case, memory).await
+    }
+
+    /// The same as it will be after a while, if nothing else happens meanwhile.
+    pub(super) async fn decision_in(
+        &self,
+        ahead: SignedDuration,
+        case: &Case<'_>,
+        memory: &mut Memory,
+    ) -> Result<(Decision, Timestamp), kube::Error> {
         let version = case.workload.metadata.resource_version.as_deref();
         let suspects = case.suspects();
         let mirrors = self.mirrors(&case.id.namespace, &case.looked_at.references);
         let mut looked_at = memory.pods(version, &suspects);
         loop {
-            let now = self.clock.now();
+            let now = self.now_in(ahead);
             let canaries = self.canaries(case, &suspects, now);
             let (name, contents) = (&case.policy_name, &case.contents);
             let decided = self
@@ -163,7 +201,7 @@ impl Judge {
                 Decision::Wait(Wait {
                     reason: Reason::Examination { workload },
                     ..
-                }) if self.examine(workload, now).await? => {}
+                }) if self.examine(workload, ahead).await? => {}
                 _ => {
                     if matches!(&decided, Decision::Wait(wait) if wait.reason == Reason::Settling) {
                         // Containers may yet start.
@@ -175,9 +213,29 @@ impl Judge {
         }
     }
 
-    /// Looks at a rollout of which others wait to hear. Whether there is something to hear.
-    async fn examine(&self, id: &Id, now: Timestamp) -> Result<bool, kube::Error> {
-        let Some(rotated) = self.flights.examine(id, now) else {
+    /// How the rollout of content goes that is on trial; none where none is.
+    ///
+    /// # Errors
+    ///
+    /// Its Pods can't be listed.
+    pub async fn course(&self, case: &Case<'_>) -> Result<Option<Course>, kube::Error> {
+        if case.trial().is_none() {
+            return Ok(None);
+        }
+        self.examine(&case.id, SignedDuration::ZERO).await?;
+        Ok(self.flights.course(&case.id, self.clock.now()))
+    }
+
+    /// The mirrors that something is asked of.
+    pub fn asked(&self, namespace: &str, wishes: &Wishes) -> Vec<String> {
+        let is_asked = |target: &TargetName| wishes.keys().any(|(asked, _)| asked == target);
+        let mirrors = self.activity.of(namespace, is_asked);
+        mirrors.into_iter().map(|(name, _)| name).collect()
+    }
+
+    /// Looks at a rollout of which others, or the mirrors of its content, wait to hear. Whether there is something to hear.
+    async fn examine(&self, id: &Id, ahead: SignedDuration) -> Result<bool, kube::Error> {
+        let Some(rotated) = self.flights.examine(id, self.now_in(ahead)) else {
             return Ok(false);
         };
         let found = match self.workloads.of(id.kind).get(&id.reference()) {
@@ -186,9 +244,13 @@ impl Judge {
                 .await
                 .map(|pods| pods.trouble_since(rotated).map(str::to_owned)),
         };
-        let now = self.clock.now();
+        let now = self.now_in(ahead);
         self.flights.examined(id, rotated, found, now)?;
         Ok(true)
+    }
+
+    fn now_in(&self, ahead: SignedDuration) -> Timestamp {
+        decide::later(self.clock.now(), ahead)
     }
 
     /// The canaries that a workload which is none waits for.
@@ -215,7 +277,9 @@ impl Judge {
             .filter_map(|id| {
                 let other = self.workloads.of(id.kind).get(&id.reference())?;
                 let policy = other.annotation(ROTATION_POLICY).map(str::to_owned);
+                // One that is being deleted is given nothing any more.
                 let is_canary = policy == case.policy_name
+                    && other.metadata.deletion_timestamp.is_none()
                     && self.opt_in(&other) != OptIn::No
                     && canary.includes(other.labels());
                 let baseline = other.annotation(BASELINE).and_then(Baseline::parse)?;
@@ -240,7 +304,7 @@ impl Judge {
             .of(namespace, |target| {
                 references
                     .iter()
-                    .any(|reference| reference.source.name == target)
+                    .any(|reference| reference.source.is(target))
             })
             .into_iter()
             .map(|(name, state)| MirrorState {
@@ -270,5 +334,47 @@ fn looked_at(
         baseline: workload.annotation(BASELINE).and_then(Baseline::parse),
         paused: workload.paused,
         rollout: workload.rollout,
+        template: workload.template,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::apps::v1::Deployment;
+
+    use super::super::reference::Source;
+    use super::*;
+
+    #[test]
+    fn a_policy_says_which_uses_count_and_what_was_asked_for_by_name_always_does() {
+        let by = |via| Reference {
+            via,
+            ..Reference::to_whole(Source::secret("s"))
+        };
+        let workload = Workload::from(Deployment::default());
+        let counted = |env, volume| -> Vec<Via> {
+            let references = [
+                Via::Environment,
+                Via::SubPath,
+                Via::Volume,
+                Via::ImagePull,
+                Via::Named,
+            ];
+            let references = references.into_iter().map(by).collect();
+            let looked_at = looked_at(&workload, references, Uses { env, volume });
+            looked_at.references.iter().map(|it| it.via).collect()
+        };
+        let env = counted(true, false);
+        assert!(env.contains(&Via::Environment) && env.contains(&Via::SubPath));
+        assert!(
+            !env.contains(&Via::Volume),
+            "the application reads it again"
+        );
+        let volume = counted(false, true);
+        assert!(volume.contains(&Via::Volume));
+        assert!(!volume.contains(&Via::Environment) && !volume.contains(&Via::SubPath));
+        for all in [env, volume] {
+            assert!(all.contains(&Via::ImagePull) && all.contains(&Via::Named));
+        }
     }
 }

@@ -28,6 +28,8 @@ pub struct Memory {
     pub begun: Option<Begun>,
     /// The rotation whose rollout was last seen to end.
     pub finished: Option<Timestamp>,
+    /// The rotation of which it was told that its content is asked to be taken back.
+    pub failed: Option<Timestamp>,
     /// What keeps it from being rolled.
     pub pending: Option<Pending>,
     /// What was told of that.
@@ -68,6 +70,8 @@ pub struct Summary {
     pub held: BTreeMap<&'static str, usize>,
     /// When the content changed that one of the kind has lacked the longest.
     pub oldest: BTreeMap<WorkloadKind, Timestamp>,
+    /// Those that are gone.
+    pub gone: Vec<Id>,
 }
 
 impl Memories {
@@ -93,8 +97,11 @@ impl Memories {
     /// Forgets those that are gone, and sums up the others.
     pub fn sum_up(&self, is_there: impl Fn(&Id) -> bool) -> Summary {
         let mut memories = self.lock();
-        memories.retain(|id, _| is_there(id));
-        let mut summary = Summary::default();
+        let gone = memories.extract_if(|id, _| !is_there(id));
+        let mut summary = Summary {
+            gone: gone.map(|(id, _)| id).collect(),
+            ..Summary::default()
+        };
         for (id, memory) in memories.iter() {
             let Some(pending) = memory.pending else {
                 continue;
@@ -199,6 +206,7 @@ mod tests {
         assert_eq!((summary.waiting["r"], summary.held["r"]), (1, 1));
         let oldest = summary.oldest[&WorkloadKind::Deployment];
         assert_eq!(oldest.as_second(), 5);
+        assert_eq!(summary.gone, [id("gone")]);
         assert!(memories.of(&id("gone"), None).pending.is_none());
     }
 

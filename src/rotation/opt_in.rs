@@ -12,7 +12,7 @@ pub const ROTATE: &str = "keytide.dev/rotate";
 /// The annotations of Stakater's Reloader (<https://github.com/stakater/Reloader#how-to-use-reloader>).
 pub const RELOADER_AUTO: &str = "reloader.stakater.com/auto";
 pub const RELOADER_SECRETS: &str = "secret.reloader.stakater.com/reload";
-const RELOADER_CONFIG_MAPS: &str = "configmap.reloader.stakater.com/reload";
+pub const RELOADER_CONFIG_MAPS: &str = "configmap.reloader.stakater.com/reload";
 /// The annotation of wave (<https://github.com/wave-k8s/wave#usage>).
 const WAVE: &str = "wave.pusher.com/update-on-config-change";
 

@@ -9,6 +9,9 @@ use k8s_openapi::api::core::v1::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::api::TargetKind;
+use crate::mirror::TargetName;
+
 /// The Secrets Store CSI driver, and where its volumes name their class
 /// (<https://secrets-store-csi-driver.sigs.k8s.io/getting-started/usage>).
 const CSI_DRIVER: &str = "secrets-store.csi.k8s.io";
@@ -85,6 +88,30 @@ impl Source {
         Self {
             kind: SourceKind::SecretProviderClass,
             name: name.into(),
+        }
+    }
+
+    /// The target of a mirror, of this kind.
+    pub fn of_target(kind: TargetKind, name: &str) -> Self {
+        match kind {
+            TargetKind::Secret => Self::secret(name),
+            TargetKind::ConfigMap => Self::config_map(name),
+        }
+    }
+
+    /// Whether it is what a mirror writes.
+    pub fn is(&self, target: &TargetName) -> bool {
+        self.kind.of_target() == Some(target.kind) && self.name == target.name
+    }
+}
+
+impl SourceKind {
+    /// The kind of targets, where mirrors write such.
+    pub fn of_target(self) -> Option<TargetKind> {
+        match self {
+            Self::Secret => Some(TargetKind::Secret),
+            Self::ConfigMap => Some(TargetKind::ConfigMap),
+            Self::SecretProviderClass => None,
         }
     }
 }
@@ -411,6 +438,18 @@ mod tests {
         });
         let expected = ["*: registry ImagePull", "a: secretproviderclass/c Volume"];
         assert_eq!(found(pod), expected);
+    }
+
+    #[test]
+    fn a_target_is_the_source_of_its_kind_and_name() {
+        for kind in [TargetKind::Secret, TargetKind::ConfigMap] {
+            let target = TargetName::new(kind, "t");
+            assert!(Source::of_target(kind, "t").is(&target));
+            assert!(!Source::of_target(kind, "u").is(&target));
+            assert!(!Source::class("t").is(&target));
+        }
+        let secret = TargetName::new(TargetKind::Secret, "t");
+        assert!(!Source::config_map("t").is(&secret));
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub fn content(digest: &str, changed: i64) -> Content {
         changed: at(changed),
         first: false,
         unsettled_since: None,
+        previous: None,
+        failed: None,
     };
     Content {
         digest_key: "k".into(),

@@ -2,7 +2,8 @@
 //! no workload is rolled twice for one change, and never are more rollouts under way than are allowed.
 //!
 //! The model has what rotation rests on: resourceVersions and their conflicts, watches that lag, writes whose answer is lost, Pods that
-//! are replaced one by one and read content from a cache that may be some seconds old. What decides is the real thing.
+//! are replaced one by one and read content from a cache that may be some seconds old. Workloads are scaled, rolled by their owners,
+//! deleted and made anew. What decides is the real thing.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -186,6 +187,12 @@ impl Server {
             } else if is_chaos && random.one_in(150) {
                 workload.template += 1;
                 touched = true;
+            } else if is_chaos && random.one_in(150) {
+                // Deleted, be it during a rollout, and made anew under the name.
+                workload.baseline = None;
+                workload.rolled_for = None;
+                workload.pods = vec![new; 3];
+                touched = true;
             }
             if workload.is_rolled_out() {
                 workload.is_rolling_for_us = false;
@@ -244,6 +251,7 @@ fn key_content(digest: &str) -> KeyContent {
         version: digest.into(),
         updated: None,
         expires: None,
+        failed: None,
     }
 }
 
@@ -358,6 +366,7 @@ impl Daemon {
             baseline: workload.annotation(BASELINE).and_then(Baseline::parse),
             paused: false,
             rollout: workload.rollout,
+            template: workload.template,
         };
         let content = Content {
             digest_key: "k".into(),

@@ -8,12 +8,12 @@ use super::cached::Class;
 use super::decide::Content;
 use super::reference::{Reference, Source, SourceKey, SourceKind};
 use super::unmirrored::Unmirrored;
-use crate::mirror::{Record, Target};
+use crate::mirror::{Record, TargetStores};
 use crate::watch;
 
 /// All sources.
 pub struct Sources {
-    pub targets: Store<Target>,
+    pub targets: TargetStores,
     /// SecretProviderClasses, with the keys that the CSI driver keeps of them in Secrets.
     pub classes: Store<Class>,
     /// None where only what mirrors fill is to be rolled for.
@@ -60,11 +60,10 @@ impl Sources {
         Ok(contents)
     }
 
-    /// By key. Mirrors fill Secrets.
+    /// By key: what mirrors wrote down.
     fn mirrored(&self, namespace: &str, source: &Source) -> BTreeMap<String, Content> {
-        let is_secret = source.kind == SourceKind::Secret;
-        let target = is_secret.then(|| watch::reference(namespace, &source.name));
-        let target = target.and_then(|target| self.targets.get(&target));
+        let kind = source.kind.of_target();
+        let target = kind.and_then(|kind| self.targets.get(namespace, kind, &source.name));
         let records = target.map(|target| target.records()).unwrap_or_default();
         latest(records.into_values())
     }
@@ -119,6 +118,7 @@ mod tests {
     use super::super::cached::class;
     use super::super::reference::Via;
     use super::*;
+    use crate::mirror::Target;
     use crate::watch::new_store;
 
     #[test]
@@ -138,8 +138,33 @@ mod tests {
     }
 
     #[test]
+    fn a_config_map_and_a_secret_of_one_name_are_two_sources() {
+        let target = |key: &str| {
+            let record = json!({
+                "mirror": "m", "digestKey": "k", "deletionPolicy": "Delete",
+                "keys": {key: {"digest": "d", "object": "o", "version": "1", "changed": "2026-01-01T00:00:00Z"}},
+            });
+            let annotation = ["keytide.dev/mirror.", "u"].concat();
+            let annotations = json!({annotation: record.to_string()});
+            let metadata = json!({"name": "t", "namespace": "n", "annotations": annotations});
+            Target::of(serde_json::from_value(metadata).expect("metadata"))
+        };
+        let (classes, _) = new_store();
+        let sources = Sources {
+            targets: TargetStores::listed(vec![target("of-secret")], vec![target("of-map")]),
+            classes,
+            unmirrored: None,
+        };
+        let keys = |source| -> Vec<String> { sources.mirrored("n", &source).into_keys().collect() };
+        assert_eq!(keys(Source::secret("t")), ["of-secret"]);
+        assert_eq!(keys(Source::config_map("t")), ["of-map"]);
+        assert!(keys(Source::class("t")).is_empty());
+        assert!(keys(Source::config_map("u")).is_empty());
+    }
+
+    #[test]
     fn a_class_stands_for_the_keys_that_are_kept_of_it() {
-        let (targets, _) = new_store();
+        let (targets, _) = TargetStores::new(false);
         let (classes, mut writer) = new_store();
         let object = serde_json::from_value(json!({
             "metadata": {"name": "c", "namespace": "n"},

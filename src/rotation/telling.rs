@@ -59,6 +59,31 @@ impl Telling<'_> {
         }
     }
 
+    /// Its rollout has failed, and what it brought is asked to be taken back: once. `mirrors` are those that are asked.
+    pub async fn has_failed(
+        &self,
+        rotated: Option<Timestamp>,
+        why: &str,
+        mirrors: &[String],
+        memory: &mut Memory,
+    ) {
+        if memory.failed == rotated {
+            return;
+        }
+        memory.failed = rotated;
+        let asked = if mirrors.is_empty() {
+            "no mirror fills what it was rolled for, so that nothing is taken back".to_owned()
+        } else {
+            format!(
+                "to go back to the version before, and to say by the condition Reverted what came of that, is asked: mirror {}",
+                mirrors.join(", ")
+            )
+        };
+        let note = format!("its rollout to new content has failed ({why}); {asked}");
+        tracing::warn!("{note}");
+        self.publish(Kind::Warning, "RotationFailed", note).await;
+    }
+
     /// It has been given a new template.
     pub async fn has_started(
         &self,
@@ -82,9 +107,16 @@ impl Telling<'_> {
         });
         let causes: Vec<String> = records()
             .map(|(key, record)| {
+                let again = record.failed.as_ref();
+                let again = again.map(|failed| format!(" again, in place of {failed}"));
                 format!(
-                    "key {} of {} {} is version {} of {}",
-                    key.key, key.source.kind, key.source.name, record.version, record.object
+                    "key {} of {} {} is version {} of {}{}",
+                    key.key,
+                    key.source.kind,
+                    key.source.name,
+                    record.version,
+                    record.object,
+                    again.unwrap_or_default()
                 )
             })
             .collect();

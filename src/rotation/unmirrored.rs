@@ -176,6 +176,8 @@ fn digested(
                 changed,
                 first: known.is_none() && Some(changed) == created,
                 unsettled_since: None,
+                previous: None,
+                failed: None,
             },
         }
     };

@@ -4,11 +4,12 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::batch::v1::CronJob;
-use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::api::{ApiResource, DynamicObject};
 use kube::core::{ObjectMeta, Selector};
@@ -16,6 +17,7 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
 use serde_json::Value;
 
+use super::baseline::BASELINE;
 use super::opt_in::COMPATIBLE;
 use super::reference::{Reference, references};
 use super::rollout::{self, Rollout};
@@ -89,11 +91,16 @@ pub struct Workload {
     /// It makes no Pods of a new template until it is resumed.
     pub paused: bool,
     pub rollout: Rollout,
+    /// Hash of what its Pod template has besides metadata, which is Keytide's own and others' to change. Of workloads that have a
+    /// baseline, since nobody asks for that of others.
+    pub template: Option<u64>,
 }
 
 impl Workload {
     fn new(kind: WorkloadKind, metadata: ObjectMeta, template: Option<PodTemplateSpec>) -> Self {
         let pod = template.and_then(|template| template.spec);
+        let annotations = metadata.annotations.as_ref();
+        let has_baseline = annotations.is_some_and(|it| it.contains_key(BASELINE));
         let owners = metadata.owner_references.iter().flatten();
         Self {
             kind,
@@ -106,6 +113,7 @@ impl Workload {
             replicas: None,
             paused: false,
             rollout: Rollout::Finished,
+            template: pod.as_ref().filter(|_| has_baseline).map(hash),
         }
     }
 
@@ -198,6 +206,16 @@ impl From<CronJob> for Workload {
         let template = job.spec.job_template.spec.map(|spec| spec.template);
         Self::new(WorkloadKind::CronJob, job.metadata, template)
     }
+}
+
+/// Another one where another release makes it in another way; that ends trials, and nothing else.
+fn hash(pod: &PodSpec) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    // A struct of text and numbers is always JSON.
+    serde_json::to_string(pod)
+        .unwrap_or_default()
+        .hash(&mut hasher);
+    hasher.finish()
 }
 
 fn trimmed(metadata: ObjectMeta) -> ObjectMeta {
@@ -319,6 +337,24 @@ mod tests {
             assert_eq!(workload.annotations().len(), 1, "{:?}", workload.kind);
             assert!(workload.metadata.managed_fields.is_none());
             assert!(workload.metadata.owner_references.is_none());
+        }
+    }
+
+    #[test]
+    fn the_template_is_another_one_by_its_containers_and_not_by_its_metadata() {
+        let with = |image: &str, annotation: &str| {
+            let mut template = template();
+            template["spec"]["containers"][0]["image"] = json!(image);
+            template["metadata"]["annotations"] = json!({"keytide.dev/content-digest": annotation});
+            let mut manifest = manifest(json!({"selector": {}, "template": template}));
+            manifest["metadata"]["annotations"][BASELINE] = json!("{}");
+            let deployment: Deployment = serde_json::from_value(manifest).expect("a Deployment");
+            Workload::from(deployment).template.expect("a hash")
+        };
+        assert_eq!(with("i", "a"), with("i", "b"));
+        assert_ne!(with("i", "a"), with("j", "a"));
+        for workload in of_every_kind() {
+            assert_eq!(workload.template, None, "it has no baseline");
         }
     }
 

@@ -80,13 +80,14 @@ impl From<&Account> for AccountLabels {
     }
 }
 
-/// How mirrors are doing, by namespace and name: one map for two metrics, because there is an entry for every mirror.
+/// How mirrors are doing, by namespace and name: one map for three metrics, because there is an entry for every mirror.
 type MirrorStates = Arc<Mutex<BTreeMap<(String, String), MirrorState>>>;
 
 #[derive(Clone, Copy, Debug)]
 struct MirrorState {
     ready: bool,
     outside_validity: bool,
+    reverted: bool,
 }
 
 /// A gauge that is 1 for each mirror of which something holds, else 0.
@@ -129,6 +130,8 @@ pub struct Metrics {
     reconciles: Family<ReconcileLabels, Counter>,
     writes: Family<NamespaceLabels, Counter>,
     mirrors: MirrorStates,
+    without_output: Gauge,
+    overwritten_by_akv2k8s: Counter,
     rotations: Family<RotationLabels, Counter>,
     rotations_waiting: Family<ReasonLabels, Gauge>,
     rotations_held: Family<ReasonLabels, Gauge>,
@@ -161,6 +164,8 @@ impl Default for Metrics {
             reconciles: Family::default(),
             writes: Family::default(),
             mirrors: MirrorStates::default(),
+            without_output: Gauge::default(),
+            overwritten_by_akv2k8s: Counter::default(),
             rotations: Family::default(),
             rotations_waiting: Family::default(),
             rotations_held: Family::default(),
@@ -239,6 +244,22 @@ impl Metrics {
             holds: |state| state.outside_validity,
             states: Arc::clone(&self.mirrors),
         }));
+        registry.register_collector(Box::new(MirrorGauge {
+            name: "mirror_reverted",
+            help: "Whether a version before the vault's is mirrored, because the rollout of that one failed.",
+            holds: |state| state.reverted,
+            states: Arc::clone(&self.mirrors),
+        }));
+        registry.register(
+            "akv2k8s_without_output",
+            "AzureKeyVaultSecrets without output, which are left to the env injector of akv2k8s",
+            self.without_output.clone(),
+        );
+        registry.register(
+            "akv2k8s_overwrites",
+            "Times that the controller of akv2k8s was seen to write what Keytide had taken over",
+            self.overwritten_by_akv2k8s.clone(),
+        );
         registry.register("rotations", "Workloads rolled", self.rotations.clone());
         registry.register(
             "rotations_waiting",
@@ -363,10 +384,18 @@ impl Metrics {
     }
 
     /// How a mirror is doing.
-    pub fn mirror_state(&self, namespace: &str, mirror: &str, ready: bool, outside_validity: bool) {
+    pub fn mirror_state(
+        &self,
+        namespace: &str,
+        mirror: &str,
+        ready: bool,
+        outside_validity: bool,
+        reverted: bool,
+    ) {
         let state = MirrorState {
             ready,
             outside_validity,
+            reverted,
         };
         let name = (namespace.to_owned(), mirror.to_owned());
         lock(&self.mirrors).insert(name, state);
@@ -376,6 +405,17 @@ impl Metrics {
     pub fn mirror_gone(&self, namespace: &str, mirror: &str) {
         let name = (namespace.to_owned(), mirror.to_owned());
         lock(&self.mirrors).remove(&name);
+    }
+
+    /// So many AzureKeyVaultSecrets have no output, and are left alone.
+    pub fn without_output(&self, count: usize) {
+        self.without_output
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// The controller of akv2k8s was at a resource that Keytide had taken over.
+    pub fn overwritten_by_akv2k8s(&self) {
+        self.overwritten_by_akv2k8s.inc();
     }
 
     /// A workload was rolled, so many seconds after the vault's update (where that is known).
@@ -447,7 +487,7 @@ mod tests {
     #[test]
     fn a_mirror_that_is_gone_has_no_metrics() {
         let metrics = Metrics::default();
-        metrics.mirror_state("n", "m", true, false);
+        metrics.mirror_state("n", "m", true, false, false);
         assert!(
             metrics
                 .encode()

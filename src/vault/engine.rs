@@ -68,6 +68,26 @@ impl Engine {
         self.turn_away(requests, &error, until, now)
     }
 
+    /// See [`super::survey::Survey::watch`]; of secrets. Who comes while the vault is left alone is told so at once.
+    pub fn watch(&mut self, interval: Duration, now: Instant) -> Option<News> {
+        self.surveys.of(Collection::Secrets).watch(interval);
+        let error = self
+            .pause
+            .as_ref()
+            .filter(|_| self.governor.paused(now).is_some());
+        error.map(|error| News::Roster(Err(error.clone())))
+    }
+
+    /// See [`super::survey::Survey::unwatch`].
+    pub fn unwatch(&mut self) {
+        self.surveys.of(Collection::Secrets).unwatch();
+    }
+
+    /// See [`super::survey::Survey::relist`].
+    pub fn relist(&mut self) {
+        self.surveys.of(Collection::Secrets).relist();
+    }
+
     /// Somebody says that an object changed, and to which version where that is known.
     pub fn hint(&mut self, id: &ObjectId, version: Option<&str>, now: Instant) -> Vec<News> {
         if self.surveys.of(id.collection).hint(id, version) {
@@ -162,8 +182,8 @@ impl Engine {
             Ended::Listed(collection, Err(error)) => match pause {
                 Some(until) => self.surveys.of(collection).page_delayed(&error, until),
                 None => {
-                    self.surveys.of(collection).page_failed(error.kind, now);
-                    Vec::new()
+                    let news = self.surveys.of(collection).page_failed(&error, now);
+                    news.into_iter().collect()
                 }
             },
         };

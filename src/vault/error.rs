@@ -48,6 +48,11 @@ impl VaultErrorKind {
         )
     }
 
+    /// Whether the vault says that there is nothing to read: the object was deleted or disabled, or never was.
+    pub fn is_missing(self) -> bool {
+        matches!(self, Self::NotFound | Self::Disabled)
+    }
+
     /// Whether it is the vault that fails, and not this one object.
     pub fn concerns_vault(self) -> bool {
         match self {

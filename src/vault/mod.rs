@@ -7,7 +7,7 @@
 //!
 //! There is one engine, and one task that carries out what it decides, per vault and identity. [`survey`] finds out what changed for a fraction
 //! of the requests that reading everything would take, [`governor`] says when the vault may be asked, and
-//! [`subscriptions`] hands each answer to all that want it; these three are pure. [`hints`] say where to look before the survey
+//! [`subscriptions`] hands each answer to all that want it, [`rosters`] which objects there are; these four are pure. [`hints`] say where to look before the survey
 //! would. [`Vaults`] is what the mirrors see.
 //!
 //! This module must never log, print or keep a value; its errors name objects and never contents.
@@ -21,6 +21,7 @@ mod governor;
 mod hints;
 mod identity;
 mod name;
+mod rosters;
 mod secret;
 mod subscriptions;
 mod survey;
@@ -37,8 +38,8 @@ pub use identity::{
 };
 pub use name::{Collection, DnsSuffixes, InvalidVault, VaultHost, is_vault_name};
 pub use secret::{SecretValue, VaultSecret};
-pub use subscriptions::Delivery;
-pub use survey::{Mode as SurveyMode, Settings as SurveySettings};
+pub use subscriptions::{Delivery, Found, IfMissing};
+pub use survey::{Listed, Mode as SurveyMode, Roster, Settings as SurveySettings};
 pub use vaults::{Account, Config, Notice, Subscriber, Vaults};
 
 /// What is read, and as whom. Reads are shared among equal keys, so never across identities.

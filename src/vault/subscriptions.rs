@@ -1,7 +1,8 @@
 //! Who wants which objects, and what each has yet to be given. Pure.
 //!
-//! A subscriber (a mirror) gets the content of all its objects at once, or the first failure. Content is held from the answer until
-//! the last of those it is for has taken it, and no longer: it is not a cache. Who comes later causes a read of its own.
+//! A subscriber (a mirror) gets the content of all its objects at once, or the first failure. If it says so, an object that is not
+//! there is no failure of the others: it is told as what it is, once, like content. Content is held from the answer until the last
+//! of those it is for has taken it, and no longer: it is not a cache. Who comes later causes a read of its own.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
@@ -13,13 +14,25 @@ use tokio::time::Instant;
 use super::governor::Priority;
 use super::{ReadKey, VaultError, VaultSecret};
 
+/// What became of an object: its content, or why it has none. In a box, since there is a place for each object that is awaited.
+pub type Found = Result<Arc<VaultSecret>, Box<VaultError>>;
+
+/// What a subscriber is given if an object of its is not there, or disabled.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum IfMissing {
+    /// That failure, and nothing else.
+    Fail,
+    /// The others, and that this one is missing.
+    LeaveOut,
+}
+
 /// What a subscriber is given.
 #[derive(Clone, Debug)]
 pub enum Delivery {
-    /// The content of all its objects, in the order in which it named them.
-    Content(Vec<Arc<VaultSecret>>),
-    /// Why it can't have them.
-    Failed(VaultError),
+    /// The content of all its objects, in the order in which it named them. None is missing but for who leaves those out.
+    Content(Vec<Found>),
+    /// Why it can't have them, and which of them it is about, in the same order.
+    Failed { place: usize, error: VaultError },
     /// After a failure: its objects are as they were last given.
     Unchanged,
 }
@@ -62,9 +75,12 @@ struct Object<S> {
 struct Subscription {
     reads: Vec<Arc<ReadKey>>,
     interval: Duration,
+    if_missing: IfMissing,
     awaited: Option<Awaited>,
     /// By index of the object.
     failures: BTreeMap<usize, VaultError>,
+    /// Objects that were left out when they were last looked at, by index.
+    missing: BTreeMap<usize, Box<VaultError>>,
     /// All failures are over, and that was not taken yet.
     recovered: bool,
 }
@@ -75,7 +91,7 @@ struct Awaited {
     /// Reads that began before don't count.
     since: Option<Instant>,
     /// By index of the object.
-    content: Vec<Option<Arc<VaultSecret>>>,
+    content: Vec<Option<Found>>,
 }
 
 impl Awaited {
@@ -105,6 +121,23 @@ impl Subscription {
         let failures = self.failures.len();
         self.failures.retain(|place, _| !places.contains(place));
         self.failures.len() < failures
+    }
+
+    /// Whether it is given the others' content in spite of this.
+    fn leaves_out(&self, error: &VaultError) -> bool {
+        self.if_missing == IfMissing::LeaveOut && error.kind.is_missing()
+    }
+
+    /// Takes in whether an object is missing. Whether that is news.
+    fn note_missing(&mut self, places: &[usize], found: &Found) -> bool {
+        let mut is_news = false;
+        for place in places {
+            is_news |= match found {
+                Ok(_) => self.missing.remove(place).is_some(),
+                Err(error) => self.missing.insert(*place, error.clone()).as_ref() != Some(error),
+            };
+        }
+        is_news
     }
 
     /// Asks for the objects whose content is missing.
@@ -145,9 +178,12 @@ impl<S: Clone + Eq + Hash> Subscriptions<S> {
         subscriber: &S,
         reads: &[ReadKey],
         interval: Duration,
+        if_missing: IfMissing,
     ) -> Vec<Effect<S>> {
         let known = self.subscribers.get_mut(subscriber);
-        match known.filter(|known| known.reads.iter().map(AsRef::as_ref).eq(reads)) {
+        match known.filter(|known| {
+            known.if_missing == if_missing && known.reads.iter().map(AsRef::as_ref).eq(reads)
+        }) {
             Some(known) if known.interval == interval => Vec::new(),
             Some(known) => {
                 known.interval = interval;
@@ -160,8 +196,10 @@ impl<S: Clone + Eq + Hash> Subscriptions<S> {
                 let subscription = Subscription {
                     reads: reads.clone(),
                     interval,
+                    if_missing,
                     awaited: None,
                     failures: BTreeMap::new(),
+                    missing: BTreeMap::new(),
                     recovered: false,
                 };
                 self.subscribers
@@ -208,39 +246,61 @@ impl<S: Clone + Eq + Hash> Subscriptions<S> {
         began: Instant,
         changed: bool,
     ) -> Vec<Effect<S>> {
+        let found = Ok(Arc::clone(secret));
         let mut effects = Vec::new();
         for subscriber in self.subscribers_of(key) {
-            let Some(subscription) = self.subscribers.get_mut(&subscriber) else {
-                continue;
-            };
-            let places = subscription.places(key);
-            let was_ready = subscription.is_ready();
-            let is_relieved = subscription.forget_failure(&places);
-            let objects = subscription.reads.len();
-            let is_new = changed && subscription.awaited.is_none();
-            if is_new {
-                subscription.awaited = Some(Awaited::new(None, objects));
-                effects.push(Effect::Awaits(subscriber.clone()));
-            }
-            match &mut subscription.awaited {
-                // Nothing is held for who can't have all of it.
-                Some(_) if !subscription.failures.is_empty() => {}
-                Some(awaited) if awaited.since.is_none_or(|since| since <= began) => {
-                    for place in places {
-                        awaited.content[place] = Some(Arc::clone(secret));
-                    }
+            effects.extend(self.arrive(subscriber, key, &found, Some(began), changed));
+        }
+        effects
+    }
+
+    /// What became of an object comes to a subscriber: by a read that began at that time, if that is known, and whether it is other
+    /// content than before.
+    fn arrive(
+        &mut self,
+        subscriber: S,
+        key: &ReadKey,
+        found: &Found,
+        began: Option<Instant>,
+        changed: bool,
+    ) -> Vec<Effect<S>> {
+        let mut effects = Vec::new();
+        let Some(subscription) = self.subscribers.get_mut(&subscriber) else {
+            return effects;
+        };
+        let places = subscription.places(key);
+        let was_ready = subscription.is_ready();
+        let is_relieved = subscription.forget_failure(&places);
+        let came_or_went = subscription.note_missing(&places, found);
+        let objects = subscription.reads.len();
+        let is_new = (changed || came_or_went) && subscription.awaited.is_none();
+        if is_new {
+            subscription.awaited = Some(Awaited::new(None, objects));
+            effects.push(Effect::Awaits(subscriber.clone()));
+        }
+        match &mut subscription.awaited {
+            // Nothing is held for who can't have all of it.
+            Some(_) if !subscription.failures.is_empty() => {}
+            Some(awaited)
+                if awaited
+                    .since
+                    .zip(began)
+                    .is_none_or(|(since, began)| since <= began) =>
+            {
+                for place in places {
+                    awaited.content[place] = Some(found.clone());
                 }
-                Some(_) => {}
-                None => subscription.recovered |= is_relieved && subscription.failures.is_empty(),
             }
-            if subscription.is_ready() && !was_ready {
-                self.ready += 1;
-                effects.push(Effect::Ready(subscriber));
-            } else if is_relieved && (subscription.recovered || !subscription.failures.is_empty()) {
-                effects.push(Effect::Ready(subscriber));
-            } else if is_new || is_relieved {
-                effects.extend(subscription.ask_missing(Priority::Periodic));
-            }
+            Some(_) => {}
+            None => subscription.recovered |= is_relieved && subscription.failures.is_empty(),
+        }
+        if subscription.is_ready() && !was_ready {
+            self.ready += 1;
+            effects.push(Effect::Ready(subscriber));
+        } else if is_relieved && (subscription.recovered || !subscription.failures.is_empty()) {
+            effects.push(Effect::Ready(subscriber));
+        } else if is_new || is_relieved {
+            effects.extend(subscription.ask_missing(Priority::Periodic));
         }
         effects
     }
@@ -252,6 +312,11 @@ impl<S: Clone + Eq + Hash> Subscriptions<S> {
             let Some(subscription) = self.subscribers.get_mut(&subscriber) else {
                 continue;
             };
+            if subscription.leaves_out(error) {
+                let found = Err(Box::new(error.clone()));
+                effects.extend(self.arrive(subscriber, key, &found, None, false));
+                continue;
+            }
             let is_told = |place: &usize| {
                 lasting
                     || subscription.awaited.is_some()
@@ -287,6 +352,16 @@ impl<S: Clone + Eq + Hash> Subscriptions<S> {
             if !subscription.forget_failure(&places) {
                 continue;
             }
+            if places
+                .iter()
+                .any(|place| subscription.missing.contains_key(place))
+                && subscription.awaited.is_none()
+            {
+                // It failed after it was missing, and is there again: what it was before it was missing.
+                let objects = subscription.reads.len();
+                subscription.awaited = Some(Awaited::new(None, objects));
+                effects.push(Effect::Awaits(subscriber.clone()));
+            }
             if subscription.failures.is_empty() && subscription.awaited.is_some() {
                 effects.extend(subscription.ask_missing(Priority::New));
             } else {
@@ -300,8 +375,9 @@ impl<S: Clone + Eq + Hash> Subscriptions<S> {
     /// Gives a subscriber what there is for it. A failure is there until it is over; all else is given once.
     pub fn take(&mut self, subscriber: &S) -> Option<Delivery> {
         let subscription = self.subscribers.get_mut(subscriber)?;
-        if let Some(error) = subscription.failures.values().next() {
-            return Some(Delivery::Failed(error.clone()));
+        if let Some((place, error)) = subscription.failures.first_key_value() {
+            let (place, error) = (*place, error.clone());
+            return Some(Delivery::Failed { place, error });
         }
         let recovered = std::mem::take(&mut subscription.recovered);
         if let Some(awaited) = subscription

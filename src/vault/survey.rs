@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use self::cost::Costs;
 use self::object::{Look, Object};
+use self::roster::Watch;
 use super::fingerprint::{Fingerprint, Revision};
 use super::governor::Priority;
 use super::{Collection, VaultError, VaultErrorKind};
@@ -19,9 +20,11 @@ use super::{Collection, VaultError, VaultErrorKind};
 mod collections;
 mod cost;
 mod object;
+mod roster;
 
 pub use self::collections::Surveys;
 pub use self::cost::Mode;
+pub use self::roster::{Listed, Roster};
 
 /// Attempts at a page before the cycle goes on without the list.
 const PAGE_ATTEMPTS: u32 = 3;
@@ -62,6 +65,8 @@ pub enum Request {
 pub struct Page {
     /// Names, in lower case, and what the vault says of them.
     pub items: Vec<(String, Fingerprint)>,
+    /// The same objects for who looks for some by name or tag; of secrets alone.
+    pub listed: Vec<Listed>,
     pub next: Option<Link>,
 }
 
@@ -88,6 +93,8 @@ pub enum News {
     Well { id: ObjectId },
     /// The whole vault was listed.
     Listed { pages: usize, took: Duration },
+    /// Which objects there are now, for who watches that; or why it can't be known.
+    Roster(Result<Roster, VaultError>),
 }
 
 /// How a survey works.
@@ -115,6 +122,8 @@ pub struct Survey {
     intervals: BTreeMap<Duration, usize>,
     /// The intervals whose objects are due.
     due: BTreeSet<Duration>,
+    /// Somebody wants to know which objects there are.
+    watch: Option<Watch>,
     listing: Option<Listing>,
     /// Number of the last listing.
     listings: u32,
@@ -131,6 +140,8 @@ pub struct Survey {
 struct Listing {
     /// The objects that it is read for.
     intervals: BTreeSet<Duration>,
+    /// What it has shown so far, where somebody wants to know which objects there are.
+    roster: Option<Vec<Listed>>,
     /// What reading them one by one would cost.
     gets: usize,
     started: Instant,
@@ -159,6 +170,7 @@ impl Survey {
             objects: BTreeMap::new(),
             intervals: BTreeMap::new(),
             due: BTreeSet::new(),
+            watch: None,
             listing: None,
             listings: 0,
             costs: Costs::new(settings.mode, settings.per_second),
@@ -227,6 +239,7 @@ impl Survey {
     /// Looks at everything soon, because the vault may have come back.
     pub fn look_now(&mut self) {
         self.due.extend(self.intervals.keys());
+        self.relist();
     }
 
     /// Moves the time on: decides what is to be asked now.
@@ -237,8 +250,9 @@ impl Survey {
                 self.due.insert(*interval);
             }
         }
+        self.tick_watch(ticked, now);
         self.retry(now);
-        if self.listing.is_none() && !self.due.is_empty() {
+        if self.listing.is_none() {
             self.begin_cycle(now);
         }
         self.sweep(now);
@@ -246,10 +260,13 @@ impl Survey {
 
     /// When [`Survey::advance`] has something to do again.
     pub fn wake(&self) -> Option<Instant> {
+        let watched = self.watch.as_ref().map(Watch::interval);
         let ticks = self
             .intervals
             .keys()
-            .map(|interval| self.tick_after(*interval, self.ticked));
+            .copied()
+            .chain(watched)
+            .map(|interval| self.tick_after(interval, self.ticked));
         let retry = self.retries.first().map(|(at, _)| *at);
         let page = self.listing.as_ref().and_then(|listing| listing.retry_at);
         ticks.chain(retry).chain(page).chain(self.sweep_at()).min()
@@ -338,6 +355,9 @@ impl Survey {
             };
             news.extend(self.look(&id, Some(fingerprint), now));
         }
+        if let Some(roster) = &mut listing.roster {
+            roster.extend(page.listed);
+        }
         match page.next {
             None => {
                 let pages = listing.pages;
@@ -347,8 +367,9 @@ impl Survey {
                 news.push(News::Listed { pages, took });
                 let unlisted: Vec<ObjectId> = self.unlisted().map(|(id, _)| id.clone()).collect();
                 news.extend(unlisted.iter().filter_map(|id| self.look(id, None, now)));
+                news.extend(listing.roster.and_then(|listed| self.listed(listed)));
             }
-            Some(_) if listing.pages >= listing.gets => {
+            Some(_) if listing.pages >= listing.gets && listing.roster.is_none() => {
                 self.costs.too_long(listing.pages, now);
                 self.read_unlisted(&listing.intervals);
             }
@@ -361,10 +382,9 @@ impl Survey {
     }
 
     /// A page of the list could not be had.
-    pub fn page_failed(&mut self, kind: VaultErrorKind, now: Instant) {
-        let Some(mut listing) = self.listing.take() else {
-            return;
-        };
+    pub fn page_failed(&mut self, error: &VaultError, now: Instant) -> Option<News> {
+        let mut listing = self.listing.take()?;
+        let kind = error.kind;
         listing.attempts += 1;
         listing.disturbed = true;
         if kind == VaultErrorKind::Forbidden {
@@ -373,15 +393,17 @@ impl Survey {
             let pause = FIRST_PAGE_PAUSE * 2u32.pow(listing.attempts - 1);
             listing.retry_at = Some(now + pause);
             self.listing = Some(listing);
-            return;
+            return None;
         } else if listing.link.is_some() && !listing.restarted {
             // The link has expired, or the vault lost the thread.
             listing.restarted = true;
             (listing.link, listing.pages) = (None, 0);
+            listing.roster.iter_mut().for_each(Vec::clear);
             self.ask_page(listing);
-            return;
+            return None;
         }
         self.read_unlisted(&listing.intervals);
+        listing.roster.and_then(|_| self.unlistable(error))
     }
 
     /// The list must wait because the vault is left alone until `not_before`. If that lasts, it is a failure of the objects that are due.
@@ -393,23 +415,27 @@ impl Survey {
         listing.retry_at = Some(not_before);
         let due = listing.started;
         let intervals = listing.intervals.clone();
+        let is_roster = listing.roster.is_some();
         let mut missed = self.unlisted_of(&intervals);
         missed.retain(|id| {
             let object = self.objects.get_mut(id);
             object.is_some_and(|object| object.missed(error.kind, due, not_before))
         });
-        let missed = missed.into_iter();
-        missed.map(|id| failed(id, true, error)).collect()
+        let missed = missed.into_iter().map(|id| failed(id, true, error));
+        let lasts = is_roster && self.is_overdue(due, not_before);
+        let unlistable = lasts.then(|| self.unlistable(error)).flatten();
+        missed.chain(unlistable).collect()
     }
 
     /// Whether there is nothing to look after.
     pub fn is_empty(&self) -> bool {
-        self.objects.is_empty()
+        self.objects.is_empty() && self.watch.is_none()
     }
 
     /// The shortest interval that somebody wants.
     pub fn shortest_interval(&self) -> Option<Duration> {
-        self.intervals.keys().next().copied()
+        let watched = self.watch.as_ref().map(Watch::interval);
+        self.intervals.keys().copied().chain(watched).min()
     }
 
     fn begin_cycle(&mut self, now: Instant) {
@@ -418,13 +444,18 @@ impl Survey {
             .iter()
             .filter_map(|interval| self.intervals.get(interval))
             .sum();
-        let Some(shortest) = intervals.first().copied() else {
-            return;
+        // Who wants to know which objects there are can't be told by reading those that are known.
+        let roster = self.watch.as_mut().and_then(Watch::begin);
+        let pays = match (&roster, intervals.first()) {
+            (Some(_), _) => true,
+            (None, Some(shortest)) => self.costs.listing_pays(gets, *shortest, now),
+            (None, None) => return,
         };
-        if self.costs.listing_pays(gets, shortest, now) {
+        if pays {
             self.listings += 1;
             self.ask_page(Listing {
                 intervals,
+                roster,
                 gets,
                 started: now,
                 pages: 0,

@@ -34,6 +34,11 @@ pub enum Command {
         id: ObjectId,
         version: Option<String>,
     },
+    /// The secrets are to be listed this often, for who wants to know which there are.
+    Watch(std::time::Duration),
+    Unwatch,
+    /// They are to be listed now.
+    Relist,
 }
 
 /// The task of one vault and identity.
@@ -148,6 +153,12 @@ impl<S: Subscriber> Task<S> {
                 let news = self.engine.hint(&id, version.as_deref(), now);
                 self.tell(news, None);
             }
+            Command::Watch(interval) => {
+                let news = self.engine.watch(interval, now);
+                self.tell(news.into_iter().collect(), None);
+            }
+            Command::Unwatch => self.engine.unwatch(),
+            Command::Relist => self.engine.relist(),
         }
     }
 
@@ -261,6 +272,9 @@ impl<S: Subscriber> Task<S> {
                     let key = self.account.key(id);
                     self.shared.change(|subscriptions| subscriptions.well(&key));
                 }
+                (News::Roster(result), _) => self
+                    .shared
+                    .change_rosters(|rosters| rosters.listed(&self.account, result)),
                 (News::Listed { pages, took }, _) => {
                     tracing::debug!(vault = %self.account.vault, pages, ?took, "listed");
                     self.shared.config.metrics.vault_listed(took);

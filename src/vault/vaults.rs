@@ -16,8 +16,9 @@ use super::client::VaultClient;
 use super::engine::Engine;
 use super::governor::{Limits, Priority};
 use super::hints::{self, Dropped, Hint, Queue};
-use super::subscriptions::{Delivery, Effect, Subscriptions};
-use super::survey::{ObjectId, Settings};
+use super::rosters::{self, Rosters};
+use super::subscriptions::{Delivery, Effect, IfMissing, Subscriptions};
+use super::survey::{ObjectId, Roster, Settings};
 use super::task::{Command, Task, random};
 use super::token::RenewingCredential;
 use super::{
@@ -80,6 +81,8 @@ pub struct Shared<S> {
     pub(super) budget: Budget,
     /// Locked before `tasks`, where both are.
     subscriptions: Mutex<Subscriptions<S>>,
+    /// Locked before `tasks` too, and never together with `subscriptions`.
+    rosters: Mutex<Rosters<S>>,
     tasks: Mutex<HashMap<Arc<Account>, mpsc::UnboundedSender<Command>>>,
     /// One per identity, not per vault: the token for one vault serves all of its cloud.
     credentials: Mutex<HashMap<Identity, Weak<RenewingCredential>>>,
@@ -94,6 +97,7 @@ impl<S: Subscriber> Vaults<S> {
             config,
             budget: Budget::default(),
             subscriptions: Mutex::default(),
+            rosters: Mutex::default(),
             tasks: Mutex::default(),
             credentials: Mutex::default(),
             ready: watch::Sender::new(0),
@@ -106,9 +110,15 @@ impl<S: Subscriber> Vaults<S> {
 
     /// Takes in which objects a subscriber wants, and how often they are looked at. It is given the content when it first wants them, and
     /// whenever it changes.
-    pub fn want(&self, subscriber: &S, reads: &[ReadKey], interval: Duration) {
+    pub fn want(
+        &self,
+        subscriber: &S,
+        reads: &[ReadKey],
+        interval: Duration,
+        if_missing: IfMissing,
+    ) {
         self.shared
-            .change(|subscriptions| subscriptions.want(subscriber, reads, interval));
+            .change(|subscriptions| subscriptions.want(subscriber, reads, interval, if_missing));
     }
 
     /// Has a subscriber given the content though it may not have changed.
@@ -122,6 +132,30 @@ impl<S: Subscriber> Vaults<S> {
         let now = Some(Instant::now());
         self.shared
             .change(|subscriptions| subscriptions.ask(subscriber, Priority::Hinted, now));
+    }
+
+    /// Takes in of which vaults a subscriber wants to know what secrets there are, and gives what is known of each, none where that is
+    /// nothing yet. It is told when there is something else to know.
+    pub fn rosters(
+        &self,
+        subscriber: &S,
+        accounts: &[Account],
+        interval: Duration,
+    ) -> Vec<Option<Result<Roster, VaultError>>> {
+        let mut known = Vec::new();
+        self.shared.change_rosters(|rosters| {
+            let effects = rosters.want(subscriber, accounts, interval);
+            known = accounts.iter().map(|account| rosters.of(account)).collect();
+            effects
+        });
+        known
+    }
+
+    /// Lists those vaults now.
+    pub fn list_anew(&self, subscriber: &S) {
+        for account in lock(&self.shared.rosters).watched(subscriber) {
+            self.shared.send(account, Command::Relist);
+        }
     }
 
     /// Has an object read because somebody says that it changed, if it is wanted at all.
@@ -182,10 +216,17 @@ impl<S: Subscriber> Vaults<S> {
         delivery
     }
 
-    /// Forgets a subscriber.
-    pub fn forget(&self, subscriber: &S) {
+    /// Takes in that a subscriber wants no objects for now, of whatever vaults it may watch.
+    pub fn unwant(&self, subscriber: &S) {
         self.shared
             .change(|subscriptions| subscriptions.forget(subscriber));
+    }
+
+    /// Forgets a subscriber.
+    pub fn forget(&self, subscriber: &S) {
+        self.unwant(subscriber);
+        self.shared
+            .change_rosters(|rosters| rosters.want(subscriber, &[], Duration::MAX));
     }
 }
 
@@ -230,22 +271,42 @@ impl<S: Subscriber> Shared<S> {
             .send_if_modified(|before| std::mem::replace(before, ready) != ready);
     }
 
+    /// The same of the watched lists.
+    pub(super) fn change_rosters(
+        self: &Arc<Self>,
+        change: impl FnOnce(&mut Rosters<S>) -> Vec<rosters::Effect<S>>,
+    ) {
+        let mut rosters = lock(&self.rosters);
+        for effect in change(&mut rosters) {
+            match effect {
+                rosters::Effect::Watch(account, interval) => {
+                    self.send(account, Command::Watch(interval));
+                }
+                rosters::Effect::Unwatch(account) => self.send(account, Command::Unwatch),
+                rosters::Effect::Ready(subscriber) => self.notify(Notice::Ready(subscriber)),
+            }
+        }
+    }
+
     fn notify(&self, notice: Notice<S>) {
         // A receiver that is gone means that the daemon ends.
         let _ = self.notices.unbounded_send(notice);
     }
 
-    /// Tells a vault's task, which begins with the first object that is wanted.
     fn command(self: &Arc<Self>, key: &ReadKey, command: Command) {
         let account = Account {
             vault: key.vault.clone(),
             identity: key.identity.clone(),
         };
+        self.send(Arc::new(account), command);
+    }
+
+    /// Tells a vault's task, which begins with the first object or list that is wanted.
+    fn send(self: &Arc<Self>, account: Arc<Account>, command: Command) {
         let mut tasks = lock(&self.tasks);
         let task = match (tasks.get(&account), &command) {
             (Some(task), _) => task.clone(),
-            (None, Command::Want(..)) => {
-                let account = Arc::new(account);
+            (None, Command::Want(..) | Command::Watch(_)) => {
                 let task = self.begin(Arc::clone(&account));
                 tasks.insert(account, task.clone());
                 task

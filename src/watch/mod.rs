@@ -1,5 +1,6 @@
 //! Watches that fill a store and tell others what was touched.
 
+mod beside;
 mod cached;
 mod index;
 
@@ -13,6 +14,7 @@ use kube::runtime::reflector::{Lookup, ObjectRef, Store, store};
 use kube::runtime::utils::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 
+pub use self::beside::beside;
 pub use self::cached::Cached;
 pub use self::index::Index;
 

@@ -31,7 +31,11 @@ pub enum Verdict {
 }
 
 impl Bar {
-    fn new(what: &'static str, bound: impl Into<String>, found: Option<(String, bool)>) -> Self {
+    pub fn new(
+        what: &'static str,
+        bound: impl Into<String>,
+        found: Option<(String, bool)>,
+    ) -> Self {
         let (found, verdict) = match found {
             Some((found, true)) => (found, Verdict::Met),
             Some((found, false)) => (found, Verdict::Missed),
@@ -193,9 +197,9 @@ impl<'a> Found<'a> {
     fn writes_of_cold_start(&self) -> Bar {
         let cold = self.cold_starts_of_10_000();
         // One more write is the daemon's own: the Secret with the key of its digests.
-        let writes = cold.iter().map(|(costs, ..)| {
-            costs.api_server.of("APPLY secrets") + costs.api_server.statuses()
-        });
+        let writes = cold
+            .iter()
+            .map(|(costs, ..)| costs.api_server.of("APPLY secrets") + costs.api_server.statuses());
         let found = writes.max().map(|writes| {
             let writes = writes as f64 / 10_000.0;
             (format!("{writes:.3}"), writes <= 2.0)

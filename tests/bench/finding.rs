@@ -1,5 +1,7 @@
 //! What the benchmark finds out, as plain values: what the report prints and the bars are held against.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::api_server::Asked;
@@ -64,6 +66,34 @@ pub enum Finding {
         /// Until all of the throttled vault's changes were written too, once it answered again.
         recovery: f64,
     },
+    Rotation(Rotation),
+}
+
+/// Rotation among many workloads.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rotation {
+    pub workloads: usize,
+    /// Those of them whose Secrets were changed, once each.
+    pub consumers: usize,
+    pub namespaces: usize,
+    /// The policy's.
+    pub settle: f64,
+    /// Requests to the API server by verb and resource, of each change that was made by itself.
+    pub requests: Vec<BTreeMap<String, u64>>,
+    /// From the Secret's being seen changed to the new Pod template's, of the other changes.
+    pub latency: Latency,
+    /// New Pod templates, of all changes.
+    pub restarts: usize,
+    pub resident: u64,
+    pub peak: u64,
+}
+
+impl Rotation {
+    /// Of both sorts.
+    pub fn changes(&self) -> usize {
+        self.requests.len() + self.latency.changes
+    }
 }
 
 /// What a daemon used and asked for in some time.
@@ -108,7 +138,7 @@ impl Costs {
     }
 }
 
-/// Time from the vault's taking a change to its being seen in the Secret.
+/// Time from a change to its being seen further on: from the vault's taking it to the Secret, unless something else is said.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Latency {
     pub changes: usize,

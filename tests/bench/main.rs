@@ -1,7 +1,7 @@
 //! The benchmark: Keytide as users have it, against bars.
 //!
 //! ```text
-//! scenarios ──▶ system (control plane, chart, dev vault, mirrors) ──▶ mirrors, shared_object, throttled
+//! scenarios ──▶ system (control plane, chart, dev vault, mirrors) ──▶ mirrors, shared_object, throttled, rotation
 //!                  meter, sightings, bare: what it costs, how long it takes ──▶ findings ──▶ bars ──▶ report
 //! ```
 //!
@@ -21,6 +21,7 @@ mod meter;
 mod mirrors;
 mod recorder;
 mod report;
+mod rotation;
 mod scenario;
 mod shared_object;
 mod sightings;
@@ -53,6 +54,12 @@ struct Arguments {
     /// Also what there is no bar for
     #[arg(long)]
     full: bool,
+    /// Rotation among many workloads, and nothing else
+    #[arg(long, conflicts_with_all = ["quick", "full"])]
+    rotation: bool,
+    /// How many, with `--rotation`: fewer are for development
+    #[arg(long, default_value_t = 5_000)]
+    workloads: usize,
     /// Only scenarios whose description contains one of these, such as `objects: 1000,`
     #[arg(long)]
     only: Vec<String>,
@@ -100,6 +107,11 @@ impl Bench {
                 share,
                 intervals,
             } => throttled::run(self, objects, share, intervals, recorder).await,
+            Scenario::Rotation {
+                workloads,
+                consumers,
+                namespaces,
+            } => rotation::run(self, workloads, consumers, namespaces, recorder).await,
         }
     }
 }
@@ -123,9 +135,10 @@ async fn main() -> ExitCode {
 }
 
 async fn measure(arguments: Arguments) -> Result<Report> {
-    let extent = match (arguments.quick, arguments.full) {
-        (true, _) => Extent::Quick,
-        (_, true) => Extent::Full,
+    let extent = match (arguments.quick, arguments.full, arguments.rotation) {
+        (true, ..) => Extent::Quick,
+        (_, true, _) => Extent::Full,
+        (.., true) => Extent::Rotation,
         _ => Extent::Standard,
     };
     let report = Report::new(extent, arguments.source, Machine::look()?);
@@ -137,7 +150,7 @@ async fn measure(arguments: Arguments) -> Result<Report> {
         },
         scratch: std::env::temp_dir().join("keytide-bench"),
     };
-    for scenario in extent.scenarios() {
+    for scenario in extent.scenarios(arguments.workloads) {
         let description = format!("{scenario:?}");
         let wanted = |part: &String| description.contains(part.as_str());
         if !arguments.only.is_empty() && !arguments.only.iter().any(wanted) {

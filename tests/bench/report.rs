@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::bars::{Bar, Verdict, bars};
 use super::finding::{Costs, Finding, Latency};
 use super::machine::Machine;
+use super::rotation;
 use super::scenario::{Extent, Setting, Survey};
 
 const MIB: f64 = 1024.0 * 1024.0;
@@ -46,7 +47,10 @@ impl Report {
     pub fn add(&mut self, finding: Finding, after: Duration) {
         self.findings.push(finding);
         self.minutes = after.as_secs_f64() / 60.0;
-        self.bars = bars(&self.findings, self.minutes);
+        self.bars = match self.extent {
+            Extent::Rotation => rotation::bars::bars(&self.findings, self.minutes),
+            _ => bars(&self.findings, self.minutes),
+        };
     }
 
     /// The page, in Markdown.
@@ -58,12 +62,13 @@ impl Report {
     }
 
     fn write(&self, page: &mut String) -> std::fmt::Result {
-        writeln!(page, "# Benchmark\n")?;
-        let command = match self.extent {
-            Extent::Quick => "make bench-quick",
-            Extent::Standard => "make bench",
-            Extent::Full => "make bench-full",
+        let (title, command) = match self.extent {
+            Extent::Quick => ("Benchmark", "make bench-quick"),
+            Extent::Standard => ("Benchmark", "make bench"),
+            Extent::Full => ("Benchmark", "make bench-full"),
+            Extent::Rotation => ("Benchmark of rotation", "make bench-rotation"),
         };
+        writeln!(page, "# {title}\n")?;
         writeln!(
             page,
             "Measured on {} by `{command}`, of {}, on {}.\n",
@@ -75,11 +80,17 @@ impl Report {
                 "**Other programs ran at the same time: these figures are a hint and no result.**\n"
             )?;
         }
-        page.push_str(METHOD);
+        page.push_str(match self.extent {
+            Extent::Rotation => rotation::page::METHOD,
+            _ => METHOD,
+        });
         for failure in &self.failures {
             writeln!(page, "**Not measured:** {failure}\n")?;
         }
         self.write_bars(page)?;
+        if self.extent == Extent::Rotation {
+            return rotation::page::write(page, &self.findings);
+        }
         self.write_steady(page)?;
         self.write_latencies(page)?;
         self.write_cold_starts(page)?;

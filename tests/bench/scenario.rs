@@ -66,6 +66,12 @@ pub enum Scenario {
         share: f64,
         intervals: u32,
     },
+    /// Many workloads, of which `consumers` use Secrets that change.
+    Rotation {
+        workloads: usize,
+        consumers: usize,
+        namespaces: usize,
+    },
 }
 
 /// How much is measured.
@@ -78,19 +84,31 @@ pub enum Extent {
     Standard,
     /// And what there is none for.
     Full,
+    /// Rotation alone, by bars of its own.
+    Rotation,
 }
 
+/// Of as many changes as that, and a few that are counted one by one, 99 % are not all.
+const CONSUMERS: usize = 103;
 const LATENCY: Duration = Duration::from_millis(50);
 const SHORT: Duration = Duration::from_secs(10);
 const DEFAULT: Duration = Duration::from_secs(60);
 
 impl Extent {
-    pub fn scenarios(self) -> Vec<Scenario> {
+    /// `workloads` are those of rotation.
+    pub fn scenarios(self, workloads: usize) -> Vec<Scenario> {
+        if self == Self::Rotation {
+            return vec![Scenario::Rotation {
+                workloads,
+                consumers: CONSUMERS.min(workloads / 2),
+                namespaces: 10,
+            }];
+        }
         let mut scenarios = vec![Scenario::Capacity { objects: 1_000 }, Scenario::Idle];
         scenarios.extend(self.sizes());
         let (mirrors, namespaces, changes) = match self {
             Self::Quick => (100, 10, 2),
-            Self::Standard | Self::Full => (1_000, 100, 5),
+            _ => (1_000, 100, 5),
         };
         scenarios.push(Scenario::SharedObject {
             mirrors,
@@ -108,7 +126,7 @@ impl Extent {
     fn sizes(self) -> Vec<Scenario> {
         let (few, many) = match self {
             Self::Quick => (2, 2),
-            Self::Standard | Self::Full => (6, 3),
+            _ => (6, 3),
         };
         let mut sizes = vec![
             mirrors(small(100), false, self.phases(few)),

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use super::bare;
 use super::layout::{KEY, Layout, PREFIX};
 use super::scenario::{Setting, Survey};
+use super::testbed::audit::Audit;
 use super::testbed::daemon::Daemon;
 use super::testbed::system::{CHART, RELEASE};
 use super::testbed::wait::within;
@@ -93,6 +94,12 @@ impl System {
         self.testbed.folder(name)
     }
 
+    /// What daemons ask of the API server from now on.
+    pub fn audit(&self) -> Result<Audit> {
+        let audit = self.testbed.audit();
+        Ok(audit.ok_or("the audit log of this cluster is not ours to read")?)
+    }
+
     /// Starts a daemon with the token of the chart's ServiceAccount and its own defaults.
     pub fn daemon(&self) -> Result<Daemon> {
         self.daemon_with(&[], &[])
@@ -165,6 +172,7 @@ impl System {
                     kind: ObjectKind::Secret,
                     name: "*".to_owned(),
                 }],
+                allow_config_map: None,
             };
             let grant = KeyVaultGrant::new(vault, spec);
             api.create(&PostParams::default(), &grant).await
@@ -199,13 +207,17 @@ impl System {
                 transforms: Vec::new(),
             }],
             data_from: Vec::new(),
+            template: None,
             target: Target {
+                kind: Default::default(),
                 name: target.to_owned(),
                 type_: Default::default(),
                 labels: Default::default(),
                 annotations: Default::default(),
+                immutable: false,
             },
             deletion_policy: Default::default(),
+            missing_policy: Default::default(),
             refresh_interval: format!("{}s", self.setting.interval.as_secs()),
         }
     }

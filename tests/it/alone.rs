@@ -13,6 +13,9 @@ pub const CRDS: [&str; 3] = [
     "rotationpolicies.keytide.dev",
 ];
 
+/// That of akv2k8s, which some tests bring.
+const AKV2K8S: &str = "azurekeyvaultsecrets.spv.no";
+
 /// The cluster, for one test at a time.
 pub struct Alone {
     pub testbed: &'static Testbed,
@@ -54,7 +57,11 @@ pub async fn alone() -> Alone {
         "--ignore-not-found",
         "--timeout=60s",
     ];
-    testbed.kubectl(&[&delete[..], &CRDS].concat()).await.ok();
+    let definitions = [&CRDS[..], &[AKV2K8S]].concat();
+    testbed
+        .kubectl(&[&delete[..], &definitions].concat())
+        .await
+        .ok();
     Alone {
         testbed,
         _turn: turn,

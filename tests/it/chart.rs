@@ -20,6 +20,7 @@ vaults:
   youradorunnerskv:
     namespaces: [runners, "team-*"]
     objects: [{kind: secret, name: "*"}, {kind: secret, name: ado-pat}]
+    allowConfigMap: ["feature-*"]
   contoso-web.vault.azure.cn:
     clientId: 00000000-0000-0000-0000-000000000001
     tenantId: contoso.onmicrosoft.com
@@ -38,6 +39,10 @@ identity:
   projectedToken: true
   authorityHost: https://login.partner.microsoftonline.cn/
   serviceAccounts: true
+targets:
+  configMaps: true
+akv2k8s:
+  enabled: true
 vaultDnsSuffixes: [vault.azure.net, vault.azure.cn]
 minRefreshInterval: 30s
 hints:
@@ -276,6 +281,7 @@ vaults:
   same.vault.azure.net: {namespaces: [a], objects: [{kind: secret, name: x}]}
   both: {namespaces: [a], objects: [{kind: secret, name: x}], clientId: 01234567-89ab-cdef-0123-456789abcdef, serviceAccounts: [x]}
   same-vault-azure-net: {namespaces: [a], objects: [{kind: secret, name: x}]}
+  exposed: {namespaces: [a], objects: [{kind: secret, name: x}], allowConfigMap: [x, a/b]}
 identity: {type: managedIdentity, projectedToken: true, authorityHost: "http://login"}
 serviceAccount: {create: false}
 hints: {queueUrl: "https://contoso.queue.core.windows.net/keytide?sig=hidden", clientId: my-identity, pause: often}
@@ -300,6 +306,8 @@ extraEnv: [{name: KEYTIDE_MAX_ROTATIONS, value: "1"}]
         "vaults.both has both clientId and serviceAccounts",
         "vaults.both.serviceAccounts needs identity.serviceAccounts: true",
         "would both become the grant",
+        "vaults.exposed.allowConfigMap needs targets.configMaps: true",
+        "vaults.exposed.allowConfigMap[1] is \"a/b\"",
         "identity.projectedToken is for workload identity",
         "identity.projectedToken needs identity.clientId and identity.tenantId",
         "write the Microsoft Entra endpoint with https://",
@@ -385,7 +393,7 @@ async fn the_daemon_may_do_nothing_that_it_does_not_do() {
         return;
     };
     let _daemon = fixture.daemon().await;
-    // A policy, a mirror, a rotation, and a target that is left behind: what makes it use all of its rights.
+    // A policy, mirrors, a rotation, and targets that are left behind or somebody else's: what makes it use all of its rights.
     fixture
         .apply(&serde_json::json!({
             "apiVersion": "keytide.dev/v1alpha1",
@@ -411,6 +419,7 @@ async fn the_daemon_may_do_nothing_that_it_does_not_do() {
     fixture.sync_now("m").await;
     fixture.secret_has("t", "k", b"second").await;
     fixture.settled("d", "t", "k").await;
+    uses_config_maps(&fixture).await;
     for kind in [StatefulSet, DaemonSet, CronJob] {
         let manifest = workload(kind, "w", Some("true"), json!({}));
         fixture.apply(&manifest).await;
@@ -435,7 +444,7 @@ async fn the_daemon_may_do_nothing_that_it_does_not_do() {
     }
     eventually(SOON, "every right is used", async || {
         let log = fixture.testbed.audit_log().unwrap_or_default();
-        let used: BTreeSet<[String; 3]> = log.lines().filter_map(used_right).collect();
+        let used: BTreeSet<[String; 3]> = log.lines().flat_map(used_rights).collect();
         let unused: Vec<_> = granted.difference(&used).collect();
         if unused.is_empty() {
             Ok(())
@@ -446,10 +455,41 @@ async fn the_daemon_may_do_nothing_that_it_does_not_do() {
     .await;
 }
 
-/// API group, resource and verb of a request in the audit log.
-fn used_right(line: &str) -> Option<[String; 3]> {
+/// A ConfigMap that is made, written and deleted, and one that is somebody else's.
+async fn uses_config_maps(fixture: &Fixture) {
+    let mut grant = fixture.grant_of(&fixture.namespace, "*");
+    grant["spec"]["allowConfigMap"] = json!(["s"]);
+    fixture.apply(&grant).await;
+    let mut mirror = fixture.mirror("map", "before", &[("k", "s")]);
+    mirror["spec"]["target"]["kind"] = json!("ConfigMap");
+    fixture.apply(&mirror).await;
+    fixture.reason("map", "Mirrored").await;
+    let theirs = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "theirs"}});
+    fixture.apply(&theirs).await;
+    mirror["spec"]["target"]["name"] = json!("theirs");
+    fixture.apply(&mirror).await;
+    fixture.reason("map", "TargetConflict").await;
+}
+
+/// API group, resource and verb of each right that a request in the audit log used.
+fn used_rights(line: &str) -> Vec<[String; 3]> {
     // The last line may be half written.
-    let event: Value = serde_json::from_str(line).ok()?;
+    let event: Value = serde_json::from_str(line).unwrap_or_default();
+    let Some([group, resource, verb]) = right(&event) else {
+        return Vec::new();
+    };
+    let mut verbs = vec![verb];
+    // An apply that makes something needs the right to create it.
+    if verbs[0] == "patch" && event["responseStatus"]["code"] == 201 {
+        verbs.push("create".to_owned());
+    }
+    let verbs = verbs.into_iter();
+    verbs
+        .map(|verb| [group.clone(), resource.clone(), verb])
+        .collect()
+}
+
+fn right(event: &Value) -> Option<[String; 3]> {
     let about = &event["objectRef"];
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let resource = match text(&about["subresource"]) {

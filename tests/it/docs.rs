@@ -167,7 +167,7 @@ fn metrics() -> BTreeSet<String> {
     metrics.hint_age(Duration::from_secs(1));
     metrics.reconciled("mirror", true);
     metrics.target_written("n");
-    metrics.mirror_state("n", "m", true, true);
+    metrics.mirror_state("n", "m", true, true, true);
     metrics.rotated("n", "content", Some(1.0));
     metrics.rotation_states(
         &[("window", 1)],
@@ -285,6 +285,61 @@ fn the_charts_have_every_value_that_the_book_lists() {
         unknown.map(move |name| format!("{chart} has no value {name}"))
     });
     none(unknown.collect());
+}
+
+/// The tests of this repository, as `file::test`; the file is that whose tests they are.
+fn tests() -> BTreeSet<String> {
+    let mut tests = BTreeSet::new();
+    for folder in ["src", "tests/it"] {
+        for path in files(&Path::new(REPOSITORY).join(folder), "rs") {
+            // Tests may lie in a file of their own, `plan_tests.rs` or `render/tests.rs`.
+            let name = path.file_stem().expect("a name").to_string_lossy();
+            let folder = path.parent().and_then(Path::file_name);
+            let stem = match &*name {
+                "tests" | "mod" => folder.expect("a folder").to_string_lossy(),
+                _ => name.strip_suffix("_tests").unwrap_or(&name).into(),
+            };
+            let text = read(&path);
+            let lines: Vec<&str> = text.lines().map(str::trim).collect();
+            for pair in lines.windows(2) {
+                let is_test = pair[0] == "#[test]" || pair[0].starts_with("#[tokio::test");
+                let name = between(pair[1], "fn ", "(").next();
+                tests.extend(
+                    name.filter(|_| is_test)
+                        .map(|name| format!("{stem}::{name}")),
+                );
+            }
+        }
+    }
+    tests
+}
+
+#[test]
+fn every_yes_of_the_comparison_names_a_test() {
+    let tests = tests();
+    let text = page("compared.md");
+    let rows = text
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| |"));
+    let mut wrong = Vec::new();
+    let mut count = 0;
+    for row in rows {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [feature, own, .., shown] = &cells[..] else {
+            wrong.push(format!("not a row: {row}"));
+            continue;
+        };
+        let named: Vec<&str> = shown.split('`').skip(1).step_by(2).collect();
+        let unknown = named.iter().filter(|name| !tests.contains(**name));
+        wrong.extend(unknown.map(|name| format!("{feature}: there is no test {name}")));
+        let is_yes = own.starts_with("yes");
+        count += usize::from(is_yes);
+        if is_yes == named.is_empty() || !(is_yes || *own == "no") {
+            wrong.push(format!("{feature}: {own} is shown by {named:?}"));
+        }
+    }
+    assert!(count > 20, "the table is not found");
+    none(wrong);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use keytide::devvault::{DevVault, Operation, Written};
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::{WatchStreamExt, watcher};
@@ -17,7 +17,9 @@ use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use keytide::api::KeyVaultMirror;
 
+use crate::alone::Alone;
 use crate::testbed::daemon::Daemon;
+use crate::testbed::rollouts::is_rolled_out;
 use crate::testbed::system::System;
 use crate::testbed::{Testbed, eventually, shared};
 
@@ -46,9 +48,11 @@ async fn running() -> &'static Shared {
     SHARED
         .get_or_init(async || {
             let testbed = shared().await;
-            let system = System::start(testbed, Path::new(KEYTIDE), "{}", &[])
+            let values = ["--set", "targets.configMaps=true"];
+            let system = System::start(testbed, Path::new(KEYTIDE), "{}", &values)
                 .await
-                .expect("a system");
+                .expect("a system")
+                .with_flags(&["--config-maps"]);
             let log = testbed.log_file("keytide.log");
             let daemon = system
                 .daemon(
@@ -88,7 +92,27 @@ impl Fixture {
 
     /// The same without a grant.
     pub async fn without_grant(prefix: &str) -> Self {
-        let (testbed, shared) = (shared().await, running().await);
+        Self::at(shared().await, running().await, prefix).await
+    }
+
+    /// The same as [`Fixture::new`] in a cluster that no other test uses, with a daemon that is started with these arguments. The
+    /// daemon must have ended before another test has the cluster.
+    pub async fn alone(alone: &Alone, prefix: &str, arguments: &[&str]) -> Self {
+        let testbed = alone.testbed;
+        let system = System::start(testbed, Path::new(KEYTIDE), "{}", &[])
+            .await
+            .expect("a system");
+        let log = testbed.log_file(&format!("keytide-{prefix}"));
+        let daemon = system.daemon(&log, arguments, &[]).await;
+        let daemon = RwLock::new(daemon.expect("a daemon"));
+        // As long as the program, as what other tests share.
+        let shared = Box::leak(Box::new(Shared { system, daemon }));
+        let fixture = Self::at(testbed, shared, prefix).await;
+        fixture.grant("*").await;
+        fixture
+    }
+
+    async fn at(testbed: &'static Testbed, shared: &'static Shared, prefix: &str) -> Self {
         let namespace = testbed.namespace(prefix).await;
         // Vaults have short names; the end is what makes the namespace's unique.
         let end: String = namespace
@@ -300,6 +324,43 @@ impl Fixture {
         .await
     }
 
+    /// Waits until a Secret has these keys and no others, and gives it.
+    pub async fn secret_has_keys(&self, secret: &str, keys: &[&str]) -> Secret {
+        let what = format!("Secret {secret} has only {keys:?}");
+        eventually(SOON, &what, async || {
+            let found = self.secrets().get(secret).await;
+            let found = found.map_err(|error| error.to_string())?;
+            if found.data.iter().flatten().map(|(key, _)| key).eq(keys) {
+                Ok(found)
+            } else {
+                Err(format!(
+                    "{:?}",
+                    found
+                        .data
+                        .iter()
+                        .flatten()
+                        .map(|(key, _)| key)
+                        .collect::<Vec<_>>()
+                ))
+            }
+        })
+        .await
+    }
+
+    /// Waits until a Secret is gone.
+    pub async fn secret_is_gone(&self, secret: &str) {
+        eventually(
+            SOON,
+            &format!("Secret {secret} is gone"),
+            async || match self.secrets().get_opt(secret).await {
+                Ok(None) => Ok(()),
+                Ok(Some(_)) => Err("it is there".to_owned()),
+                Err(error) => Err(error.to_string()),
+            },
+        )
+        .await;
+    }
+
     /// Waits until a Deployment is rolled out and its baseline is of this Secret's content, and gives it.
     pub async fn settled(&self, deployment: &str, secret: &str, key: &str) -> Deployment {
         eventually(
@@ -309,31 +370,41 @@ impl Fixture {
                 let error = |error: kube::Error| error.to_string();
                 let found = self.deployments().get(deployment).await.map_err(error)?;
                 let target = self.secrets().get(secret).await.map_err(error)?;
-                let records = keytide::mirror::records(target.annotations());
-                let digest = records
-                    .values()
-                    .find_map(|record| record.keys.get(key))
-                    .ok_or("no record of the key")?;
-                let baseline = found
-                    .annotations()
-                    .get("keytide.dev/baseline")
-                    .ok_or("no baseline")?;
-                if !baseline.contains(&digest.digest) {
-                    return Err(format!("the baseline is {baseline}"));
-                }
-                let status = found.status.clone().unwrap_or_default();
-                let wanted = found.spec.as_ref().and_then(|spec| spec.replicas);
-                let done = status.observed_generation == found.metadata.generation
-                    && status.updated_replicas == wanted
-                    && status.available_replicas == wanted
-                    && status.replicas == wanted;
-                if done {
-                    Ok(found)
-                } else {
-                    Err(format!("its status is {status:?}"))
-                }
+                is_settled(&found, &target, key).map(|()| found)
             },
         )
+        .await
+    }
+
+    /// The same for every Deployment of the namespace.
+    pub async fn all_settled(
+        &self,
+        secret: &str,
+        key: &str,
+        deadline: Duration,
+    ) -> Vec<Deployment> {
+        let what = format!("all Deployments have the content of {secret} as their baseline");
+        let error = |error: kube::Error| error.to_string();
+        let mut last: Option<String> = None;
+        eventually(deadline, &what, async || {
+            let target = self.secrets().get(secret).await.map_err(error)?;
+            // As long as one is known that is not: to list all is much for a machine that has to roll them meanwhile.
+            if let Some(name) = &last {
+                let found = self.deployments().get(name).await.map_err(error)?;
+                is_settled(&found, &target, key).map_err(|why| format!("{name}: {why}"))?;
+            }
+            let all = self.deployments().list(&Default::default()).await;
+            let all = all.map_err(error)?.items;
+            for deployment in all.iter().rev() {
+                let name = deployment.name_any();
+                if let Err(why) = is_settled(deployment, &target, key) {
+                    let why = format!("{name}: {why}");
+                    last = Some(name);
+                    return Err(why);
+                }
+            }
+            Ok(all)
+        })
         .await
     }
 
@@ -394,8 +465,32 @@ impl Fixture {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
+    pub fn config_maps(&self) -> Api<ConfigMap> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
     pub fn deployments(&self) -> Api<Deployment> {
         Api::namespaced(self.client.clone(), &self.namespace)
+    }
+}
+
+/// Whether a Deployment is rolled out and its baseline is of the content of a key; the error says why not.
+fn is_settled(deployment: &Deployment, secret: &Secret, key: &str) -> Result<(), String> {
+    let records = keytide::mirror::records(secret.annotations());
+    let record = records.values().find_map(|record| record.keys.get(key));
+    let digest = &record.ok_or("no record of the key")?.digest;
+    let baseline = deployment.annotations().get("keytide.dev/baseline");
+    let baseline = baseline.ok_or("no baseline")?;
+    // What the Pods had before may be there too, as a part of the trial.
+    let parsed: Value = serde_json::from_str(baseline).map_err(|error| error.to_string())?;
+    let mut keys = parsed["keys"].as_object().into_iter().flatten();
+    if !keys.any(|(_, known)| known.as_str() == Some(digest.as_str())) {
+        return Err(format!("the baseline is {baseline}"));
+    }
+    if is_rolled_out(deployment) {
+        Ok(())
+    } else {
+        Err(format!("its status is {:?}", deployment.status))
     }
 }
 

@@ -44,7 +44,7 @@ async fn what_migrate_prints_is_taken_by_the_api_server() {
         "-",
     ];
     let applied = fixture.testbed.kubectl_with(&manifests, &apply).await.ok();
-    assert_eq!(applied.matches("keyvaultmirror").count(), 18, "{applied}");
+    assert_eq!(applied.matches("keyvaultmirror").count(), 27, "{applied}");
     assert_eq!(applied.matches("keyvaultgrant").count(), 7, "{applied}");
 
     let strict = migrate(nowhere, &[&arguments[..], &["--strict"]].concat());

@@ -1,21 +1,13 @@
 //! Rotation policies: what is refused, and who waits for whom.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex};
-
-use futures::TryStreamExt;
-use k8s_openapi::api::apps::v1::Deployment;
 use keytide::api::RotationPolicy;
-use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{Config, watcher};
 use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, SOON, revision};
 use crate::testbed::eventually;
 
-fn policy(name: &str, spec: &Value) -> Value {
+pub fn policy(name: &str, spec: &Value) -> Value {
     json!({
         "apiVersion": "keytide.dev/v1alpha1",
         "kind": "RotationPolicy",
@@ -25,15 +17,16 @@ fn policy(name: &str, spec: &Value) -> Value {
 }
 
 /// A Deployment under a policy, with a label of its own.
-fn under(fixture: &Fixture, name: &str, policy: &str) -> Value {
+pub fn under(fixture: &Fixture, name: &str, policy: &str) -> Value {
     let mut deployment = fixture.deployment(name, Some("true"), "t", "k");
     deployment["metadata"]["annotations"]["keytide.dev/rotation-policy"] = json!(policy);
     deployment["metadata"]["labels"] = json!({"name": name});
     deployment
 }
 
-/// A mirror of `s` whose first content Deployments have.
-async fn installed(fixture: &Fixture, deployments: &[Value]) {
+/// A policy `p`, and a mirror `m` of `s` in `t` whose first content Deployments have.
+pub async fn installed(fixture: &Fixture, deployments: &[Value], spec: &Value) {
+    fixture.apply(&policy("p", spec)).await;
     fixture.set("s", "first");
     fixture
         .apply(&fixture.mirror("m", "t", &[("k", "s")]))
@@ -47,13 +40,14 @@ async fn installed(fixture: &Fixture, deployments: &[Value]) {
     }
 }
 
-async fn change(fixture: &Fixture) {
+/// Gives the mirror other content.
+pub async fn change(fixture: &Fixture) {
     fixture.set("s", "second");
     fixture.sync_now("m").await;
     fixture.secret_has("t", "k", b"second").await;
 }
 
-async fn patch(fixture: &Fixture, name: &str, patch: Value) {
+pub async fn patch(fixture: &Fixture, name: &str, patch: Value) {
     fixture
         .deployments()
         .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
@@ -105,9 +99,8 @@ async fn a_closed_window_is_waited_for_and_an_open_one_is_not() {
         .weekday()
         .wrapping_add(3);
     let window = json!({"days": [format!("{day:?}")], "from": "00:00", "to": "01:00"});
-    fixture
-        .apply(&policy("p", &json!({"windows": [window]})))
-        .await;
+    let windows = json!({"windows": [window]});
+    fixture.apply(&policy("p", &windows)).await;
     let policies: Api<RotationPolicy> = Api::namespaced(fixture.client.clone(), &fixture.namespace);
     eventually(SOON, "the policy is accepted", async || {
         let found = policies.get("p").await.map_err(|error| error.to_string())?;
@@ -118,11 +111,8 @@ async fn a_closed_window_is_waited_for_and_an_open_one_is_not() {
             .ok_or("not yet".to_owned())
     })
     .await;
-    installed(
-        &fixture,
-        &[under(&fixture, "d", "p"), under(&fixture, "lost", "none")],
-    )
-    .await;
+    let deployments = [under(&fixture, "d", "p"), under(&fixture, "lost", "none")];
+    installed(&fixture, &deployments, &windows).await;
     change(&fixture).await;
     let note = fixture.event("d", "RotationScheduled").await;
     assert!(note.contains("no window of its policy is open"), "{note}");
@@ -142,11 +132,11 @@ async fn a_closed_window_is_waited_for_and_an_open_one_is_not() {
 /// Has a quota block the rollout of the canary `first`, and waits until `second` is held by that.
 async fn held(fixture: &Fixture) -> String {
     let canary = json!({"canary": {"matchLabels": {"name": "first"}}});
-    fixture.apply(&policy("p", &canary)).await;
     let mut first = under(fixture, "first", "p");
     first["spec"]["progressDeadlineSeconds"] = json!(3);
     first["spec"]["strategy"] = json!({"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}});
-    installed(fixture, &[first, under(fixture, "second", "p")]).await;
+    let deployments = [first, under(fixture, "second", "p")];
+    installed(fixture, &deployments, &canary).await;
     let quota = json!({
         "apiVersion": "v1",
         "kind": "ResourceQuota",
@@ -194,86 +184,4 @@ async fn a_failure_that_is_accepted_holds_nobody() {
     let accepted = json!({"metadata": {"annotations": {"keytide.dev/accept-failure": now}}});
     patch(&fixture, "first", accepted).await;
     fixture.event("second", "RotationStarted").await;
-}
-
-/// Deployments of the wave; the bar is met with 500, which takes some minutes.
-fn wave() -> usize {
-    let told = std::env::var("KEYTIDE_TEST_WAVE").ok();
-    told.and_then(|number| number.parse().ok()).unwrap_or(20)
-}
-
-fn is_rolled_out(deployment: &Deployment) -> bool {
-    let status = deployment.status.clone().unwrap_or_default();
-    let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas);
-    status.observed_generation == deployment.metadata.generation
-        && status.updated_replicas == wanted
-        && status.replicas == wanted
-        && status.available_replicas == wanted
-}
-
-#[tokio::test]
-async fn a_wave_rolls_each_once_and_never_more_at_once_than_are_allowed() {
-    const AT_ONCE: usize = 4;
-    let fixture = Fixture::new("wave").await;
-    let _daemon = fixture.daemon().await;
-    let limit = json!({"maxConcurrent": AT_ONCE});
-    fixture.apply(&policy("p", &limit)).await;
-    let names: Vec<String> = (0..wave()).map(|number| format!("d{number}")).collect();
-    let deployments: Vec<Value> = names
-        .iter()
-        .map(|name| {
-            let mut deployment = under(&fixture, name, "p");
-            deployment["spec"]["replicas"] = json!(1);
-            deployment
-        })
-        .collect();
-    installed(&fixture, &deployments).await;
-
-    // A watch shows what happens in the order in which it does.
-    let most = Arc::new(Mutex::new(0));
-    let (counted, api) = (Arc::clone(&most), fixture.deployments());
-    let counting = tokio::spawn(async move {
-        let mut rolling = HashSet::new();
-        let mut shown = std::pin::pin!(watcher(api, Config::default()).applied_objects());
-        while let Ok(Some(deployment)) = shown.try_next().await {
-            if is_rolled_out(&deployment) {
-                rolling.remove(&deployment.name_any());
-            } else {
-                rolling.insert(deployment.name_any());
-            }
-            let mut most = counted.lock().expect("a count");
-            *most = rolling.len().max(*most);
-        }
-    });
-    change(&fixture).await;
-    for name in &names {
-        assert_eq!(
-            revision(&fixture.settled(name, "t", "k").await),
-            "2",
-            "{name}"
-        );
-    }
-    counting.abort();
-    let most = *most.lock().expect("a count");
-    assert_eq!(most, AT_ONCE);
-    let Some(log) = fixture.testbed.audit_log() else {
-        eprintln!("not checked: the audit log of this cluster is not ours to read");
-        return;
-    };
-    let written = |resource: &str, verb: &str| {
-        let events = log
-            .lines()
-            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let about = events.filter(|event| {
-            let object = &event["objectRef"];
-            object["namespace"] == fixture.namespace.as_str()
-                && object["resource"] == resource
-                && object["subresource"].is_null()
-                && event["verb"] == verb
-                && event["responseStatus"]["code"] == 200
-        });
-        about.count()
-    };
-    // The first baseline, and the rotation.
-    assert_eq!(written("deployments", "patch"), 2 * names.len());
 }

@@ -182,14 +182,24 @@ async fn a_deployment_that_its_owner_rolled_after_the_change_is_not_rolled_again
 }
 
 #[tokio::test]
-async fn a_name_that_is_not_used_is_said() {
+async fn a_name_that_is_not_used_is_said_and_not_one_that_a_mirror_is_to_fill() {
     let fixture = Fixture::new("typo").await;
     let _daemon = fixture.daemon().await;
+    fixture
+        .apply(&fixture.mirror("m", "late", &[("token", "not-in-the-vault")]))
+        .await;
+    fixture.reason("m", "ObjectNotFound").await;
+    // The one whose mirror fails comes first, so that it would be told of first.
+    fixture
+        .apply(&fixture.deployment("waits", Some("late"), "late", "token"))
+        .await;
     fixture
         .apply(&fixture.deployment("d", Some("adpat"), "adopat", "token"))
         .await;
     let note = fixture.event("d", "NothingToRotate").await;
     assert!(note.contains("adpat") && note.contains("adopat"), "{note}");
+    let told = fixture.events("waits", "NothingToRotate").await;
+    assert!(told.is_empty(), "{told:?}");
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! What the API server refuses at apply, and the sentence it gives.
 
+use std::slice::from_ref;
+
 use serde_json::{Value, json};
 
 use crate::fixture::Fixture;
@@ -58,7 +60,7 @@ async fn a_mirror_that_can_not_be_right_is_refused_at_apply() {
         (
             "/spec/dataFrom",
             json!([{}]),
-            &["say what the keys are from: certificate or expand"],
+            &["say what the keys are from: certificate, expand, match, basicAuth or dockerConfig"],
         ),
         (
             "/spec/dataFrom",
@@ -69,6 +71,36 @@ async fn a_mirror_that_can_not_be_right_is_refused_at_apply() {
             "/spec/dataFrom",
             json!([{"certificate": {"name": "a", "keystore": {"format": "JKS", "key": "tls.key", "password": {"name": "p"}}}}]),
             &["give the keystore another key"],
+        ),
+        (
+            "/spec/dataFrom",
+            json!([{"match": {}}]),
+            &["say which secrets are meant, by namePattern, by tags, or by both"],
+        ),
+        (
+            "/spec/dataFrom",
+            json!([{"match": {"tags": {"a": "b"}, "rename": "$1"}}]),
+            &["rename goes with namePattern"],
+        ),
+        (
+            "/spec/dataFrom",
+            json!([{"match": {"namePattern": "a"}, "certificate": {"name": "a"}}]),
+            &["match, basicAuth or dockerConfig, one of them"],
+        ),
+        (
+            "/spec/template",
+            json!({"data": {"with/slash": "x"}}),
+            &[key_rule],
+        ),
+        (
+            "/spec/template",
+            json!({"data": {}}),
+            &["spec.template.data", "at least 1 properties"],
+        ),
+        (
+            "/spec/template",
+            json!({"mergePolicy": "Add", "data": {"k": "x"}}),
+            &["spec.template.mergePolicy", "\"Replace\""],
         ),
         (
             "/spec/data/0/object",
@@ -138,6 +170,16 @@ async fn a_mirror_that_can_not_be_right_is_refused_at_apply() {
             &["spec.target.type", "\"Opaque\""],
         ),
         (
+            "/spec/target",
+            json!({"kind": "ConfigMap", "name": "t", "type": "kubernetes.io/tls"}),
+            &["type is for Secrets"],
+        ),
+        (
+            "/spec/target/kind",
+            json!("Pod"),
+            &["spec.target.kind", "\"ConfigMap\""],
+        ),
+        (
             "/spec/target/labels",
             json!({"keytide.dev/mirrored": "x"}),
             &["labels under keytide.dev are the daemon's own"],
@@ -164,6 +206,144 @@ async fn a_mirror_that_can_not_be_right_is_refused_at_apply() {
 }
 
 #[tokio::test]
+async fn a_type_without_its_keys_is_refused_at_apply() {
+    let fixture = Fixture::new("refused-type").await;
+    let mirror = fixture.mirror("m", "t", &[("k", "s"), ("tls.crt", "s")]);
+    for (type_, words) in [
+        ("tls", ["tls.crt and tls.key", "a certificate in dataFrom"]),
+        (
+            "dockerconfigjson",
+            ["the key .dockerconfigjson", "a dockerConfig in dataFrom"],
+        ),
+        (
+            "dockercfg",
+            ["the key .dockercfg", "a dockerConfig in dataFrom"],
+        ),
+        (
+            "basic-auth",
+            [
+                "the key username or the key password",
+                "a basicAuth in dataFrom",
+            ],
+        ),
+        ("ssh-auth", ["the key ssh-privatekey", "name it in data"]),
+    ] {
+        let type_ = json!(format!("kubernetes.io/{type_}"));
+        refused(&fixture, &mirror, "/spec/target/type", type_, &words).await;
+    }
+    for (name, type_, keys) in [
+        ("tls", "tls", ["tls.crt", "tls.key"]),
+        ("json", "dockerconfigjson", [".dockerconfigjson", "k"]),
+        ("cfg", "dockercfg", [".dockercfg", "k"]),
+        ("user", "basic-auth", ["username", "k"]),
+        ("password", "basic-auth", ["password", "k"]),
+        ("ssh", "ssh-auth", ["ssh-privatekey", "known_hosts"]),
+    ] {
+        let mut mirror = fixture.mirror(name, name, &keys.map(|key| (key, "s")));
+        mirror["spec"]["target"]["type"] = json!(format!("kubernetes.io/{type_}"));
+        fixture.apply(&mirror).await;
+    }
+    // Of dataFrom, only the content tells which keys it fills.
+    let mut mirror = fixture.mirror("expanded", "expanded", &[("tls.crt", "s")]);
+    mirror["spec"]["dataFrom"] = json!([{"expand": {"object": {"name": "s"}, "format": "json"}}]);
+    mirror["spec"]["target"]["type"] = json!("kubernetes.io/tls");
+    fixture.apply(&mirror).await;
+}
+
+#[tokio::test]
+async fn logins_that_can_not_be_right_are_refused_at_apply() {
+    let fixture = Fixture::new("refused-login").await;
+    let mut mirror = fixture.mirror("m", "t", &[]);
+    let registry = |server: &str, username: Value| {
+        let mut registry = json!({"server": server, "password": {"name": "p"}});
+        if let (Some(registry), Some(username)) = (registry.as_object_mut(), username.as_object()) {
+            registry.extend(username.clone());
+        }
+        registry
+    };
+    let docker = |registries: &[Value]| json!([{"dockerConfig": {"registries": registries}}]);
+    let basic = json!({"basicAuth": {"object": {"name": "s"}}});
+    let good = registry("r", json!({"username": "u"}));
+    let both = json!({"username": "u", "usernameFrom": {"name": "u"}});
+    let one_user = "give either username or usernameFrom";
+    for (value, words) in [
+        (docker(&[]), ["registries", "at least 1 items"]),
+        (
+            docker(&[registry("r", json!({}))]),
+            ["registries[0]", one_user],
+        ),
+        (docker(&[registry("r", both)]), ["registries[0]", one_user]),
+        (
+            docker(&[registry("r", json!({"username": "a:b"}))]),
+            ["registries[0].username", "should match"],
+        ),
+        (
+            docker(&[registry("with space", json!({"username": "u"}))]),
+            ["registries[0].server", "should match"],
+        ),
+        (
+            docker(&[good.clone(), good.clone()]),
+            ["registries[1]", "Duplicate value"],
+        ),
+        (
+            json!([docker(from_ref(&good))[0], docker(from_ref(&good))[0]]),
+            ["only one dockerConfig", "all registries in one"],
+        ),
+        (
+            json!([basic, basic]),
+            ["only one basicAuth", "a target of its own"],
+        ),
+    ] {
+        refused(&fixture, &mirror, "/spec/dataFrom", value, &words).await;
+    }
+    mirror["spec"]["dataFrom"] = json!([basic, docker(&[good])[0]]);
+    fixture.apply(&mirror).await;
+}
+
+#[tokio::test]
+async fn an_immutable_target_of_what_has_no_version_is_refused_at_apply() {
+    let fixture = Fixture::new("refused-immutable").await;
+    let pinned = |name: &str| json!({"name": name, "version": "0123456789abcdef0123456789abcdef"});
+    let latest = json!({"name": "x"});
+    let registries = |username: &Value, password: &Value| json!({"registries": [{"server": "r", "usernameFrom": username, "password": password}]});
+    let certificate = |version: bool, format: &str, password: &Value| {
+        let mut certificate = if version { pinned("c") } else { latest.clone() };
+        certificate["keystore"] = json!({"format": format, "password": password});
+        certificate
+    };
+    let mut mirror = fixture.mirror("m", "t", &[]);
+    mirror["spec"]["data"] = json!([{"key": "k", "object": pinned("s")}]);
+    mirror["spec"]["target"]["immutable"] = json!(true);
+    let rule = ["give each object a version", "leave out target.immutable"];
+    let data = json!([{"key": "k", "object": latest}]);
+    refused(&fixture, &mirror, "/spec/data", data, &rule).await;
+    let p = pinned("p");
+    for source in [
+        json!({"expand": {"object": latest, "format": "json"}}),
+        json!({"basicAuth": {"object": latest}}),
+        json!({"dockerConfig": registries(&latest, &p)}),
+        json!({"dockerConfig": registries(&p, &latest)}),
+        json!({"certificate": latest}),
+        json!({"certificate": certificate(false, "JKS", &p)}),
+        json!({"certificate": certificate(true, "JKS", &latest)}),
+    ] {
+        let sources = json!([source]);
+        refused(&fixture, &mirror, "/spec/dataFrom", sources, &rule).await;
+    }
+    let sources = json!([{"certificate": certificate(true, "PKCS12", &p)}]);
+    let words = ["a PKCS12 keystore", "write format: JKS"];
+    refused(&fixture, &mirror, "/spec/dataFrom", sources, &words).await;
+
+    mirror["spec"]["dataFrom"] = json!([
+        {"expand": {"object": pinned("e"), "format": "json"}},
+        {"basicAuth": {"object": pinned("b")}},
+        {"dockerConfig": registries(&pinned("u"), &p)},
+        {"certificate": certificate(true, "JKS", &p)},
+    ]);
+    fixture.apply(&mirror).await;
+}
+
+#[tokio::test]
 async fn a_grant_that_can_not_be_right_is_refused_at_apply() {
     let fixture = Fixture::without_grant("refused-grant").await;
     let grant = fixture.grant_of(&fixture.namespace, "*");
@@ -182,6 +362,16 @@ async fn a_grant_that_can_not_be_right_is_refused_at_apply() {
             "/spec/objects",
             json!([]),
             &["spec.objects", "at least 1 items"],
+        ),
+        (
+            "/spec/allowConfigMap",
+            json!([]),
+            &["spec.allowConfigMap", "at least 1 items"],
+        ),
+        (
+            "/spec/allowConfigMap",
+            json!(["a/b"]),
+            &["spec.allowConfigMap[0]", "should match"],
         ),
         (
             "/spec/objects/0/name",

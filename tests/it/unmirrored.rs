@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use k8s_openapi::api::apps::v1::Deployment;
+use keytide::api::KeyVaultMirror;
 use kube::ResourceExt;
 use kube::api::Api;
 use serde_json::{Value, json};
@@ -11,6 +12,7 @@ use crate::alone::alone;
 use crate::fixture::{KEYTIDE, QUICK, SOON, revision};
 use crate::testbed::eventually;
 use crate::testbed::system::System;
+use crate::workloads::{class, definition_of_classes, use_classes};
 
 /// A Deployment that takes all of Secret `s` and ConfigMap `c` as variables.
 fn deployment(name: &str, annotations: Value) -> Value {
@@ -34,6 +36,8 @@ fn deployment(name: &str, annotations: Value) -> Value {
 async fn with_watch_all_every_secret_and_config_map_counts_and_annotations_of_others_opt_in() {
     let alone = alone().await;
     let testbed = alone.testbed;
+    let definition = definition_of_classes().to_string();
+    testbed.apply("default", &definition).await.ok();
     let values = ["--set", "rotation.watch=all,rotation.compatibility=true"];
     let system = System::start(testbed, Path::new(KEYTIDE), "{}", &values)
         .await
@@ -72,6 +76,11 @@ async fn with_watch_all_every_secret_and_config_map_counts_and_annotations_of_ot
     ] {
         apply(deployment(name, annotations)).await;
     }
+    // As the CSI driver has it, which keeps the Secret of what it mounts.
+    apply(class("class", "s")).await;
+    let mut csi = deployment("csi", json!({"keytide.dev/rotate": "true"}));
+    use_classes(&mut csi, &["class"]);
+    apply(csi).await;
     let deployments: Api<Deployment> = Api::namespaced(testbed.client().await, &namespace);
     // Baseline and number of templates.
     let state = async |name: &str| {
@@ -94,11 +103,13 @@ async fn with_watch_all_every_secret_and_config_map_counts_and_annotations_of_ot
     for name in ["own", "reloader", "wave"] {
         is_at(name, "1", &both).await;
     }
-    is_at("secrets", "1", &both[..1]).await;
+    for name in ["secrets", "csi"] {
+        is_at(name, "1", &both[..1]).await;
+    }
     is_at("config-maps", "1", &both[1..]).await;
 
     apply(secret("canary-of-a-secret-2")).await;
-    for name in ["own", "reloader", "secrets", "wave"] {
+    for name in ["own", "reloader", "secrets", "csi", "wave"] {
         is_at(name, "2", &[]).await;
     }
     // Written, and the same: no reason.
@@ -115,8 +126,39 @@ async fn with_watch_all_every_secret_and_config_map_counts_and_annotations_of_ot
     for name in ["own", "reloader", "wave"] {
         is_at(name, "3", &[]).await;
     }
-    assert_eq!(state("secrets").await.1, "2");
+    for name in ["secrets", "csi"] {
+        assert_eq!(state(name).await.1, "2", "{name}");
+    }
     assert_eq!(state("bystander").await, (String::new(), "1".to_owned()));
+
+    // A daemon that may read ConfigMaps may not write them for that.
+    apply(json!({
+        "apiVersion": "keytide.dev/v1alpha1",
+        "kind": "KeyVaultMirror",
+        "metadata": {"name": "m"},
+        "spec": {
+            "vault": {"name": "contoso"},
+            "data": [{"key": "k", "object": {"kind": "key", "name": "k"}}],
+            "target": {"kind": "ConfigMap", "name": "t"},
+        },
+    }))
+    .await;
+    let mirrors: Api<KeyVaultMirror> = Api::namespaced(testbed.client().await, &namespace);
+    eventually(SOON, "the mirror is told so", async || {
+        let found = mirrors.get("m").await.map_err(|error| error.to_string())?;
+        let conditions = found.status.map(|status| status.conditions);
+        let ready = conditions.unwrap_or_default().into_iter().next();
+        match ready.ok_or("no condition")? {
+            ready
+                if ready.reason == "ConfigMapNotAllowed"
+                    && ready.message.contains("targets.configMaps") =>
+            {
+                Ok(())
+            }
+            other => Err(format!("{}: {}", other.reason, other.message)),
+        }
+    })
+    .await;
 
     drop(daemon);
     let log = std::fs::read_to_string(&log).expect("a log");

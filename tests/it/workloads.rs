@@ -8,6 +8,10 @@ use serde_json::{Value, json};
 use crate::fixture::{Fixture, SOON, revision};
 use crate::testbed::eventually;
 
+/// API group of the Secrets Store CSI driver, and its name.
+const CSI_GROUP: &str = "secrets-store.csi.x-k8s.io";
+const CSI_DRIVER: &str = "secrets-store.csi.k8s.io";
+
 /// A workload of any kind, whose only container takes key `k` of Secret `t` as a variable.
 pub fn workload(kind: WorkloadKind, name: &str, rotate: Option<&str>, spec: Value) -> Value {
     let annotations = rotate.map_or(json!({}), |rotate| json!({"keytide.dev/rotate": rotate}));
@@ -286,21 +290,51 @@ pub fn definition(group: &str, kind: &str, plural: &str, versions: &[&str]) -> V
     })
 }
 
-/// Makes a Rollout of Argo and a SecretProviderClass, and before them their definitions.
-pub async fn make_what_is_not_everywhere(fixture: &Fixture) {
-    let (argo, csi) = ("argoproj.io", "secrets-store.csi.x-k8s.io");
-    for definition in [
-        definition(argo, "Rollout", "rollouts", &["v1alpha1"]),
-        definition(csi, "SecretProviderClass", "secretproviderclasses", &["v1"]),
-    ] {
-        fixture.apply(&definition).await;
-        let name = format!(
-            "crd/{}",
-            definition["metadata"]["name"].as_str().unwrap_or_default()
-        );
+/// Makes the definitions of kinds that are not in every cluster.
+async fn define(fixture: &Fixture, definitions: &[Value]) {
+    for definition in definitions {
+        fixture.apply(definition).await;
+        let name = definition["metadata"]["name"].as_str().unwrap_or_default();
+        let name = format!("crd/{name}");
         let established = ["wait", "--for=condition=Established", &name];
         fixture.testbed.kubectl(&established).await.ok();
     }
+}
+
+/// The definition of SecretProviderClasses.
+pub fn definition_of_classes() -> Value {
+    let (kind, plural) = ("SecretProviderClass", "secretproviderclasses");
+    definition(CSI_GROUP, kind, plural, &["v1"])
+}
+
+/// A SecretProviderClass of which the CSI driver keeps key `k` of a Secret.
+pub fn class(name: &str, secret: &str) -> Value {
+    let objects = json!([{"secretName": secret, "data": [{"objectName": "o", "key": "k"}]}]);
+    json!({
+        "apiVersion": format!("{CSI_GROUP}/v1"),
+        "kind": "SecretProviderClass",
+        "metadata": {"name": name},
+        "spec": {"provider": "azure", "secretObjects": objects},
+    })
+}
+
+/// Has a Deployment use nothing but classes: it mounts the first of them, and has volumes of the others that it doesn't mount.
+pub fn use_classes(deployment: &mut Value, classes: &[&str]) {
+    let volumes = classes.iter().map(|name| {
+        let attributes = json!({"secretProviderClass": name});
+        let csi = json!({"driver": CSI_DRIVER, "readOnly": true, "volumeAttributes": attributes});
+        json!({"name": name, "csi": csi})
+    });
+    let pod = &mut deployment["spec"]["template"]["spec"];
+    pod["volumes"] = volumes.collect();
+    let mounts = json!([{"name": classes[0], "mountPath": "/in"}]);
+    pod["containers"] = json!([{"name": "main", "image": "none", "volumeMounts": mounts}]);
+}
+
+/// Makes a Rollout of Argo and a SecretProviderClass, and before them their definitions.
+pub async fn make_what_is_not_everywhere(fixture: &Fixture) {
+    let rollouts = definition("argoproj.io", "Rollout", "rollouts", &["v1alpha1"]);
+    define(fixture, &[rollouts, definition_of_classes()]).await;
     let mut rollout = workload(
         WorkloadKind::Rollout,
         "argo",
@@ -311,14 +345,7 @@ pub async fn make_what_is_not_everywhere(fixture: &Fixture) {
     rollout["status"] = json!({"phase": "Healthy"});
     let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "argo", "labels": {"app": "argo"}}});
     pod["spec"] = rollout["spec"]["template"]["spec"].clone();
-    let objects = json!([{"secretName": "kept", "data": [{"objectName": "o", "key": "k"}]}]);
-    let class = json!({
-        "apiVersion": format!("{csi}/v1"),
-        "kind": "SecretProviderClass",
-        "metadata": {"name": "class"},
-        "spec": {"provider": "azure", "secretObjects": objects},
-    });
-    for manifest in [&rollout, &pod, &class] {
+    for manifest in [&rollout, &pod, &class("class", "kept")] {
         fixture.apply(manifest).await;
     }
 }
@@ -344,4 +371,38 @@ async fn a_rollout_of_argo_is_rolled_once_its_definition_has_come() {
     fixture.secret_has("t", "k", b"second").await;
     let rotated = fixture.recorded(WorkloadKind::Rollout, "argo").await;
     assert!(stamp(&rotated).is_some());
+}
+
+#[tokio::test]
+async fn what_mounts_a_class_is_rolled_when_a_secret_changes_that_the_csi_driver_keeps_of_it() {
+    let fixture = Fixture::new("csi").await;
+    let _daemon = fixture.daemon().await;
+    define(&fixture, &[definition_of_classes()]).await;
+    for (object, mirror, target) in [("s", "m", "t"), ("other", "n", "u")] {
+        fixture.set(object, "first");
+        fixture
+            .apply(&fixture.mirror(mirror, target, &[("k", object), ("unused", object)]))
+            .await;
+        fixture.secret_has(target, "k", b"first").await;
+    }
+    fixture.apply(&class("mounted", "t")).await;
+    fixture.apply(&class("not-mounted", "u")).await;
+    let mut deployment = fixture.deployment("d", Some("true"), "t", "k");
+    use_classes(&mut deployment, &["mounted", "not-mounted"]);
+    fixture.apply(&deployment).await;
+    let settled = fixture.settled("d", "t", "k").await;
+    let baseline = &settled.annotations()["keytide.dev/baseline"];
+    assert!(baseline.contains("t/k"), "{baseline}");
+    assert!(
+        !baseline.contains("unused") && !baseline.contains("u/k"),
+        "{baseline}"
+    );
+
+    for (object, mirror) in [("other", "n"), ("s", "m")] {
+        fixture.set(object, "second");
+        fixture.sync_now(mirror).await;
+    }
+    fixture.secret_has("u", "k", b"second").await;
+    fixture.secret_has("t", "k", b"second").await;
+    assert_eq!(revision(&fixture.settled("d", "t", "k").await), "2");
 }

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use kube::Client;
+use rustix::process::Signal;
 use tokio::time::sleep;
 
 use super::certificates::{Certificates, FRONT_PROXY};
@@ -14,6 +15,9 @@ use super::process::{Lifetime, Process, without_proxy};
 use super::tools::tool;
 use super::wait::within;
 use super::{Result, kubeconfig, ports, real_node};
+
+/// Name of its program and process.
+pub const API_SERVER: &str = "kube-apiserver";
 
 /// Ten times what it takes on two idle cores.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -89,6 +93,14 @@ impl Cluster {
         &self.processes
     }
 
+    /// Has a process of that name stand still (SIGSTOP), or go on (SIGCONT).
+    pub fn signal(&self, name: &str, signal: Signal) -> Result<()> {
+        let mut processes = self.processes.iter();
+        let process = processes.find(|process| process.name == name);
+        let process = process.ok_or_else(|| format!("no {name} was started here"))?;
+        process.signal(signal)
+    }
+
     /// Ends what was started for it, and waits until that is gone. Nothing of it is worth an orderly end.
     pub fn stop(&mut self) {
         for process in self.processes.iter_mut().rev() {
@@ -127,7 +139,7 @@ impl Cluster {
         self.processes
             .push(run("etcd", etcd_arguments(&data, etcd, ports::free()?))?);
         self.processes.push(run(
-            "kube-apiserver",
+            API_SERVER,
             api_server_arguments(&certificates, nodes, etcd, port)
                 .into_iter()
                 .chain(audit_arguments(&self.folder)?)

@@ -14,6 +14,7 @@
     reason = "each program that includes the testbed uses another part of it"
 )]
 
+pub mod audit;
 pub mod azure_devops;
 pub mod azurite;
 pub mod certificates;
@@ -25,6 +26,7 @@ pub mod nodes;
 pub mod ports;
 pub mod process;
 pub mod real_node;
+pub mod rollouts;
 pub mod scratch;
 pub mod shared;
 pub mod standing;

@@ -78,7 +78,8 @@ pub async fn ready(client: &Client, deadline: Duration, image: &str) -> Result<(
 }
 
 fn node(name: &str) -> Result<Node> {
-    let resources = json!({ "cpu": "32", "memory": "256Gi", "pods": "110" });
+    // More Pods than a real node has by default: so many are never what a test waits for.
+    let resources = json!({ "cpu": "32", "memory": "256Gi", "pods": "1000" });
     Ok(serde_json::from_value(json!({
         "metadata": {
             "name": name,

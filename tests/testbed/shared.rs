@@ -11,9 +11,11 @@ use std::time::{Duration, SystemTime};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use kube::Client;
 use kube::api::{Api, ObjectMeta, PostParams};
+use rustix::process::Signal;
 use tokio::sync::OnceCell;
 
-use super::cluster::Cluster;
+use super::audit::Audit;
+use super::cluster::{API_SERVER, Cluster};
 use super::nodes::Nodes;
 use super::process::{Lifetime, spawn, without_proxy};
 use super::scratch::Scratch;
@@ -131,6 +133,16 @@ impl Testbed {
         self.cluster.kubeconfig()
     }
 
+    /// The API server stands still, as when its machine is frozen: it takes requests and answers none.
+    pub fn freeze_api_server(&self) -> Result<()> {
+        self.cluster.signal(API_SERVER, Signal::STOP)
+    }
+
+    /// It goes on, after [`Testbed::freeze_api_server`].
+    pub fn thaw_api_server(&self) -> Result<()> {
+        self.cluster.signal(API_SERVER, Signal::CONT)
+    }
+
     /// A client as administrator, for the caller's runtime.
     pub async fn client(&self) -> Client {
         kubeconfig::client(self.kubeconfig())
@@ -212,6 +224,11 @@ impl Testbed {
     pub fn audit_log(&self) -> Option<String> {
         let path = self.cluster.audit_log()?;
         fs::read_to_string(path).ok()
+    }
+
+    /// The same as requests, and from now on.
+    pub fn audit(&self) -> Option<Audit> {
+        self.cluster.audit_log().map(Audit::from_now)
     }
 
     /// A folder for files of the caller's, which lives as long as this.

@@ -27,6 +27,8 @@ pub struct System {
     namespace: String,
     /// The chart names it and the Lease alike.
     service_account: String,
+    /// What goes with the chart's values, which daemons outside of the cluster are not given by it.
+    flags: Vec<String>,
 }
 
 impl System {
@@ -77,12 +79,31 @@ impl System {
             program: program.to_owned(),
             namespace: namespace.to_owned(),
             service_account: service_account.to_owned(),
+            flags: Vec::new(),
         })
+    }
+
+    /// The same, with flags for every daemon.
+    pub fn with_flags(mut self, flags: &[&str]) -> Self {
+        self.flags
+            .extend(flags.iter().map(|flag| (*flag).to_owned()));
+        self
     }
 
     /// The Azure of this system.
     pub fn vault(&self) -> &DevVault {
         &self.vault
+    }
+
+    /// What a program beside the cluster is to be told so that it finds this Azure: variables, and the file with its CA.
+    pub fn environment(&self) -> (Vec<(&'static str, String)>, &Path) {
+        let proxy = self.vault.proxy();
+        let variables = vec![
+            ("HTTPS_PROXY", proxy.clone()),
+            ("HTTP_PROXY", proxy),
+            ("NO_PROXY", "127.0.0.1,localhost,.vault.invalid".to_owned()),
+        ];
+        (variables, &self.ca)
     }
 
     /// Starts a daemon and waits until it is ready; more arguments win over those that tests have in common.
@@ -104,20 +125,17 @@ impl System {
         arguments: &[&str],
         environment: &[(&str, &str)],
     ) -> Result<Daemon> {
-        let (proxy, ca, kubeconfig) = (
-            self.vault.proxy(),
-            self.ca.display().to_string(),
+        let (azure, ca) = self.environment();
+        let (ca, kubeconfig) = (
+            ca.display().to_string(),
             self.kubeconfig.display().to_string(),
         );
         let mut all = vec!["run", "--namespace", &self.namespace, "--ca-bundle", &ca];
         all.extend(["--leader-elect-resource-name", &self.service_account]);
+        all.extend(self.flags.iter().map(String::as_str));
         all.extend(arguments);
-        let mut variables = vec![
-            ("KUBECONFIG", kubeconfig.as_str()),
-            ("HTTPS_PROXY", &proxy),
-            ("HTTP_PROXY", &proxy),
-            ("NO_PROXY", "127.0.0.1,localhost,.vault.invalid"),
-        ];
+        let mut variables = vec![("KUBECONFIG", kubeconfig.as_str())];
+        variables.extend(azure.iter().map(|(name, value)| (*name, value.as_str())));
         variables.extend(environment);
         Daemon::start(&self.program, &all, &variables, log)
     }

@@ -16,6 +16,10 @@
   value: {{ include "keytide.credential" . }}
 - name: KEYTIDE_SERVICE_ACCOUNTS
   value: {{ .Values.identity.serviceAccounts | quote }}
+- name: KEYTIDE_AKV2K8S
+  value: {{ .Values.akv2k8s.enabled | quote }}
+- name: KEYTIDE_CONFIG_MAPS
+  value: {{ .Values.targets.configMaps | quote }}
 - name: KEYTIDE_MIN_REFRESH_INTERVAL
   value: {{ .Values.minRefreshInterval | quote }}
 {{- with .Values.hints.queueUrl }}

@@ -56,6 +56,14 @@ says well (types, unknown keys, enums) is left to it.
   {{- if and $grant.serviceAccounts (not $.Values.identity.serviceAccounts) -}}
     {{- $errors = append $errors (printf "%s.serviceAccounts needs identity.serviceAccounts: true, which gives the daemon the right to act as ServiceAccounts" $at) -}}
   {{- end -}}
+  {{- if and $grant.allowConfigMap (not $.Values.targets.configMaps) -}}
+    {{- $errors = append $errors (printf "%s.allowConfigMap needs targets.configMaps: true, which gives the daemon the right to write ConfigMaps" $at) -}}
+  {{- end -}}
+  {{- range $i, $name := $grant.allowConfigMap -}}
+    {{- if not (regexMatch `^[a-zA-Z0-9*-]{1,127}$` $name) -}}
+      {{- $errors = append $errors (printf "%s.allowConfigMap[%d] is %q, which no vault object can be called: use letters, digits and dashes, and * for any characters" $at $i $name) -}}
+    {{- end -}}
+  {{- end -}}
   {{- range $i, $namespace := $grant.namespaces -}}
     {{- if not (regexMatch `^[a-z0-9*]([a-z0-9*-]{0,61}[a-z0-9*])?$` $namespace) -}}
       {{- $errors = append $errors (printf "%s.namespaces[%d] is %q, which no namespace can be called: use small letters, digits and dashes, and * for any characters" $at $i $namespace) -}}

@@ -1,28 +1,47 @@
 //! What `keytide status` decides by: lists of what the daemon watches. With one namespace, rights in it are enough.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::batch::v1::CronJob;
-use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::api::{DynamicObject, ListParams};
-use kube::core::PartialObjectMeta;
+use kube::core::{ObjectMeta, PartialObjectMeta};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
 use super::Row;
-use crate::api::condition::{READY, STALLED};
-use crate::api::{KeyVaultMirror, RotationPolicy};
+use crate::api::condition::{READY, REVERTED, STALLED};
+use crate::api::{KeyVaultMirror, RotationPolicy, TargetKind};
 use crate::cli::Result;
 use crate::cli::rotation::RotationFlags;
 use crate::clock::ServerClock;
-use crate::mirror::{Activity, MIRRORED_LABEL, Target};
+use crate::mirror::{Activity, MIRRORED_LABEL, Target, TargetName, TargetStores};
 use crate::rotation::{
     Flights, Judge, Policies, Sources, Standing, State, Workload, WorkloadKind, Workloads,
 };
 use crate::watch::{filled, new_store};
+
+/// Namespace and name of a target.
+pub(in crate::cli) type Address = (String, TargetName);
+
+/// The metadata of targets.
+pub(in crate::cli) type Targets = BTreeMap<Address, ObjectMeta>;
+
+/// Targets as the daemon keeps them.
+pub(in crate::cli) fn stores(targets: Targets) -> TargetStores {
+    let (secrets, config_maps): (Vec<_>, Vec<_>) = targets
+        .into_iter()
+        .partition(|((_, target), _)| target.kind == TargetKind::Secret);
+    let of = |targets: Vec<(Address, ObjectMeta)>| {
+        let targets = targets.into_iter();
+        targets.map(|(_, metadata)| Target::of(metadata)).collect()
+    };
+    TargetStores::listed(of(secrets), of(config_maps))
+}
 
 /// Mirrors, and what it takes to decide about workloads.
 pub struct Snapshot {
@@ -37,49 +56,16 @@ pub async fn snapshot(
     namespace: Option<&str>,
     flags: &RotationFlags,
 ) -> Result<Snapshot> {
-    let here = Here {
-        client: client.clone(),
-        namespace,
-    };
-    let all = ListParams::default();
-    let mirrored = ListParams::default().labels(&format!("{MIRRORED_LABEL}=true"));
-    let mirrors = here.api::<KeyVaultMirror>().list(&all).await?.items;
-    let policies = here.api::<RotationPolicy>().list(&all).await?.items;
-    let targets = here.api::<Secret>().list_metadata(&mirrored).await?.items;
-    let workloads = Workloads::listed(here.workloads().await?);
-    let flights = Flights::new(flags.max_rotations());
-    for kind in WorkloadKind::ALL {
-        let listed = workloads.of(kind).state();
-        flights.follow(kind, &crate::watch::Change::Listed(&listed));
-    }
-    // Filled by no list: what is kept of classes can't be decided on without reading it.
-    let (classes, _) = new_store();
-    let judge = Judge {
-        client: client.clone(),
-        clock: clock.clone(),
-        policies: Arc::new(Policies {
-            client,
-            clock: clock.clone(),
-            store: filled(policies),
-            default: flags.policy(),
-        }),
-        workloads,
-        flights,
-        sources: Sources {
-            targets: filled(targets.into_iter().map(Target::of).collect()),
-            classes,
-            unmirrored: None,
-        },
-        namespaces: filled(here.namespaces().await?),
-        compatibility: flags.compatibility(),
-        activity: activity(&mirrors),
-    };
+    let here = Here { client, namespace };
+    let mirrors = here.mirrors().await?;
+    let targets = here.targets().await?;
+    let judge = here.judge(clock, flags, targets, &mirrors).await?;
     Ok(Snapshot { mirrors, judge })
 }
 
 impl Snapshot {
     /// How everything stands.
-    pub async fn rows(&self) -> Result<Vec<Row>> {
+    pub(super) async fn rows(&self) -> Result<Vec<Row>> {
         let mut rows: Vec<Row> = self.mirrors.iter().map(row_of_mirror).collect();
         for workload in self.judge.workloads.all() {
             if let Some(standing) = self.judge.standing(&workload).await? {
@@ -103,7 +89,13 @@ fn row_of_mirror(mirror: &KeyVaultMirror) -> Row {
         conditions.find(|condition| condition.type_ == type_)
     };
     let stalled = condition(STALLED).is_some_and(|condition| condition.status == "True");
+    let reverted = condition(REVERTED);
     let standing = match condition(READY) {
+        Some(ready) if ready.status == "True" && reverted.is_some() => Standing::new(
+            State::Held,
+            None,
+            reverted.map(|it| format!("{}: {}", it.reason, it.message)),
+        ),
         Some(ready) if ready.status == "True" => Standing::new(State::Current, None, None),
         Some(ready) => {
             let state = if stalled { State::Held } else { State::Waiting };
@@ -137,7 +129,8 @@ fn activity(mirrors: &[KeyVaultMirror]) -> Activity {
             .map(|condition| condition.last_transition_time.0);
         let (namespace, name) = (mirror.namespace().unwrap_or_default(), mirror.name_any());
         for since in failed {
-            activity.begin(&namespace, &name, &mirror.spec.target.name);
+            let target = TargetName::of(&mirror.spec.target);
+            activity.begin(&namespace, &name, target);
             activity.ended(&namespace, &name, true, since);
         }
     }
@@ -145,13 +138,67 @@ fn activity(mirrors: &[KeyVaultMirror]) -> Activity {
 }
 
 /// A namespace, or all.
-struct Here<'a> {
-    client: Client,
-    namespace: Option<&'a str>,
+pub(in crate::cli) struct Here<'a> {
+    pub client: Client,
+    pub namespace: Option<&'a str>,
 }
 
 impl Here<'_> {
-    fn api<K>(&self) -> Api<K>
+    pub async fn mirrors(&self) -> Result<Vec<KeyVaultMirror>> {
+        let mirrors = self.api::<KeyVaultMirror>();
+        Ok(mirrors.list(&ListParams::default()).await?.items)
+    }
+
+    /// The metadata of all that mirrors have written.
+    pub async fn targets(&self) -> Result<Targets> {
+        let secrets = self.targets_of::<Secret>(TargetKind::Secret).await?;
+        // None where the daemon may write none, and not list them either.
+        let config_maps = self.targets_of::<ConfigMap>(TargetKind::ConfigMap).await;
+        let all = secrets.into_iter().chain(or_none(config_maps)?);
+        Ok(all.collect())
+    }
+
+    /// What it takes to decide about workloads, given these targets and mirrors.
+    pub async fn judge(
+        &self,
+        clock: &ServerClock,
+        flags: &RotationFlags,
+        targets: Targets,
+        mirrors: &[KeyVaultMirror],
+    ) -> Result<Judge> {
+        let policies = self.api::<RotationPolicy>();
+        let policies = policies.list(&ListParams::default()).await?.items;
+        let workloads = Workloads::listed(self.workloads().await?);
+        let flights = Flights::new(flags.max_rotations());
+        for kind in WorkloadKind::ALL {
+            let listed = workloads.of(kind).state();
+            flights.follow(kind, &crate::watch::Change::Listed(&listed));
+        }
+        // Filled by no list: what is kept of classes can't be decided on without reading it.
+        let (classes, _) = new_store();
+        Ok(Judge {
+            client: self.client.clone(),
+            clock: clock.clone(),
+            policies: Arc::new(Policies {
+                client: self.client.clone(),
+                clock: clock.clone(),
+                store: filled(policies),
+                default: flags.policy(),
+            }),
+            workloads,
+            flights,
+            sources: Sources {
+                targets: stores(targets),
+                classes,
+                unmirrored: None,
+            },
+            namespaces: filled(self.namespaces().await?),
+            compatibility: flags.compatibility(),
+            activity: activity(mirrors),
+        })
+    }
+
+    pub fn api<K>(&self) -> Api<K>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
     {
@@ -159,6 +206,29 @@ impl Here<'_> {
             Some(namespace) => Api::namespaced(self.client.clone(), namespace),
             None => Api::all(self.client.clone()),
         }
+    }
+
+    async fn targets_of<K>(
+        &self,
+        kind: TargetKind,
+    ) -> std::result::Result<Vec<(Address, ObjectMeta)>, kube::Error>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + DeserializeOwned
+            + Debug,
+    {
+        let mirrored = ListParams::default().labels(&format!("{MIRRORED_LABEL}=true"));
+        let found = self.api::<K>().list_metadata(&mirrored).await?.items;
+        let address = |metadata: &ObjectMeta| {
+            let namespace = metadata.namespace.clone().unwrap_or_default();
+            let name = metadata.name.as_deref().unwrap_or_default();
+            (namespace, TargetName::new(kind, name))
+        };
+        Ok(found
+            .into_iter()
+            .map(|object| (address(&object.metadata), object.metadata))
+            .collect())
     }
 
     async fn workloads(&self) -> Result<Vec<Workload>> {
@@ -198,19 +268,31 @@ impl Here<'_> {
     }
 
     /// None where that is not allowed: it takes a right beyond the namespace.
-    async fn namespaces(&self) -> Result<Vec<PartialObjectMeta<Namespace>>> {
+    pub async fn namespaces(&self) -> Result<Vec<PartialObjectMeta<Namespace>>> {
         let api: Api<Namespace> = Api::all(self.client.clone());
         let found = match self.namespace {
-            Some(namespace) => api.get_metadata_opt(namespace).await.map(Vec::from_iter),
+            // The daemon may list them, and others may get their own.
+            Some(namespace) => match api.get_metadata_opt(namespace).await {
+                Err(kube::Error::Api(status)) if status.code == 403 => {
+                    let this = ListParams::default().fields(&format!("metadata.name={namespace}"));
+                    api.list_metadata(&this).await.map(|list| list.items)
+                }
+                found => found.map(Vec::from_iter),
+            },
             None => {
                 let list = api.list_metadata(&ListParams::default()).await;
                 list.map(|list| list.items)
             }
         };
-        match found {
-            Ok(found) => Ok(found),
-            Err(kube::Error::Api(status)) if status.code == 403 => Ok(Vec::new()),
-            Err(error) => Err(error.into()),
-        }
+        or_none(found)
+    }
+}
+
+/// What was listed, or nothing where that is not allowed.
+fn or_none<T>(listed: std::result::Result<Vec<T>, kube::Error>) -> Result<Vec<T>> {
+    match listed {
+        Ok(listed) => Ok(listed),
+        Err(kube::Error::Api(status)) if status.code == 403 => Ok(Vec::new()),
+        Err(error) => Err(error.into()),
     }
 }

@@ -14,7 +14,7 @@ use super::warn_of;
 use crate::watch::{Change, fill, follow, keep};
 
 /// How often a kind that is not served is looked for.
-const DISCOVERY_PAUSE: Duration = Duration::from_secs(30);
+pub const DISCOVERY_PAUSE: Duration = Duration::from_secs(30);
 
 /// Fills a store with `part` of each object for ever, and tells `changed` what was seen. Of what is not served, there is none.
 pub async fn watch_where_served<K>(
@@ -54,7 +54,7 @@ async fn until_served(client: &Client, kind: &ApiResource) {
     }
 }
 
-fn is_not_found<K>(event: &watcher::Result<Event<K>>) -> bool {
+pub fn is_not_found<K>(event: &watcher::Result<Event<K>>) -> bool {
     let error = match event {
         Err(watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error)) => {
             error

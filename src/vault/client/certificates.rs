@@ -56,5 +56,9 @@ pub async fn list(
         Some((name, attributes.into()))
     });
     let items = items.collect();
-    Ok(Page { items, next })
+    Ok(Page {
+        items,
+        next,
+        ..Page::default()
+    })
 }

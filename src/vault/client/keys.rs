@@ -54,7 +54,11 @@ pub async fn list(
         Some((name, attributes.into()))
     });
     let items = items.collect();
-    Ok(Page { items, next })
+    Ok(Page {
+        items,
+        next,
+        ..Page::default()
+    })
 }
 
 /// The public members as Key Vault gives them: its names of key types and curves are not all those of the RFCs.

@@ -7,8 +7,8 @@ use azure_security_keyvault_secrets::models::{
 };
 
 use super::{Told, VaultClient, attributes};
-use crate::vault::fingerprint::Attributes;
-use crate::vault::survey::{Answer, ObjectId, Page};
+use crate::vault::fingerprint::{Attributes, Fingerprint};
+use crate::vault::survey::{Answer, Listed, ObjectId, Page};
 use crate::vault::{VaultError, VaultSecret};
 
 /// <https://learn.microsoft.com/rest/api/keyvault/secrets/get-secret/get-secret>
@@ -42,16 +42,29 @@ pub async fn list(
         ..Default::default()
     };
     let pager = client.secrets.list_secret_properties(Some(options));
-    let (page, next) = client.page(LIST, pager).await?;
-    let items = page.value.into_iter().filter_map(|item| {
-        let name = item.resource_id().ok()?.name.to_ascii_lowercase();
-        let attributes = Attributes {
+    let (answer, next) = client.page(LIST, pager).await?;
+    let mut page = Page {
+        next,
+        ..Page::default()
+    };
+    for item in answer.value {
+        let Ok(id) = item.resource_id() else {
+            continue;
+        };
+        let fingerprint = Fingerprint::from(Attributes {
             content_type: item.content_type.as_deref(),
             tags: item.tags.as_ref(),
             ..attributes(item.attributes.as_ref())
-        };
-        Some((name, attributes.into()))
-    });
-    let items = items.collect();
-    Ok(Page { items, next })
+        });
+        page.items.push((id.name.to_ascii_lowercase(), fingerprint));
+        // What backs a certificate is looked for as a certificate.
+        if item.managed != Some(true) {
+            page.listed.push(Listed {
+                name: id.name,
+                enabled: fingerprint.enabled,
+                tags: item.tags.unwrap_or_default(),
+            });
+        }
+    }
+    Ok(page)
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::vault::fingerprint::{Attributes, Fingerprint, Revision};
-use crate::vault::subscriptions::{Delivery, Effect, Subscriptions};
+use crate::vault::subscriptions::{Delivery, Effect, IfMissing, Subscriptions};
 use crate::vault::survey::Mode;
 use crate::vault::{Identity, ReadKey, VaultHost, VaultSecret};
 
@@ -153,7 +153,11 @@ impl Vault {
             .filter_map(|(name, content)| Some((name, fingerprint(&content?))));
         let items: Vec<_> = rest.by_ref().take(LIST_PAGE).collect();
         let next = rest.next().and_then(|_| Some(items.last()?.0.clone()));
-        Page { items, next }
+        Page {
+            items,
+            next,
+            ..Page::default()
+        }
     }
 }
 
@@ -174,7 +178,10 @@ fn fingerprint(content: &Content) -> Fingerprint {
 /// A mirror: what its Secret has of each object, and whether it says that it failed.
 struct Mirror {
     objects: Vec<usize>,
+    if_missing: IfMissing,
+    /// The last version that it had of each object, and whether it was told then that there is none any more.
     versions: Vec<usize>,
+    missing: Vec<bool>,
     failing: Option<VaultErrorKind>,
 }
 
@@ -231,12 +238,14 @@ impl World {
         };
         let phase = random.next() as f64 / u64::MAX as f64;
         let mirrors = (0..MIRRORS)
-            .map(|_| {
+            .map(|mirror| {
                 let objects: BTreeSet<_> = (0..1 + random.below(3))
                     .map(|_| random.below(OBJECTS))
                     .collect();
                 Mirror {
+                    if_missing: [IfMissing::Fail, IfMissing::LeaveOut][mirror % 2],
                     versions: vec![usize::MAX; objects.len()],
+                    missing: vec![false; objects.len()],
                     objects: objects.into_iter().collect(),
                     failing: None,
                 }
@@ -296,7 +305,10 @@ impl World {
             .map(|id| self.key(id))
             .collect();
         let interval = self.intervals[mirror % self.intervals.len()];
-        let effects = self.subscriptions.want(&mirror, &reads, interval);
+        let if_missing = self.mirrors[mirror].if_missing;
+        let effects = self
+            .subscriptions
+            .want(&mirror, &reads, interval, if_missing);
         self.carry_out(effects);
     }
 
@@ -350,7 +362,7 @@ impl World {
                     let key = self.key(id);
                     self.subscriptions.well(&key)
                 }
-                News::Listed { .. } => Vec::new(),
+                News::Listed { .. } | News::Roster(_) => Vec::new(),
             };
             self.carry_out(effects);
         }
@@ -361,9 +373,14 @@ impl World {
         match self.subscriptions.take(&mirror) {
             None => {}
             Some(Delivery::Unchanged) => self.mirrors[mirror].failing = None,
-            Some(Delivery::Failed(error)) => self.mirrors[mirror].failing = Some(error.kind),
+            Some(Delivery::Failed { error, .. }) => self.mirrors[mirror].failing = Some(error.kind),
             Some(Delivery::Content(content)) => {
-                for (index, secret) in content.iter().enumerate() {
+                for (index, found) in content.iter().enumerate() {
+                    self.mirrors[mirror].missing[index] = found.is_err();
+                    let Ok(secret) = found else {
+                        assert_eq!(self.mirrors[mirror].if_missing, IfMissing::LeaveOut);
+                        continue;
+                    };
                     let version: usize = secret.version.parse().expect("a number");
                     let object = self.mirrors[mirror].objects[index];
                     let before = self.mirrors[mirror].versions[index];
@@ -591,17 +608,24 @@ impl World {
                 .iter()
                 .map(|object| self.vault.now(*object))
                 .collect();
-            let readable = contents
-                .iter()
-                .all(|content| content.is_some_and(|content| content.enabled));
+            let is_there =
+                |content: &Option<Content>| content.is_some_and(|content| content.enabled);
+            let readable =
+                mirror.if_missing == IfMissing::LeaveOut || contents.iter().all(is_there);
             let context = format!(
-                "seed {}: mirror {number} of {:?} has {:?} and says {:?}; the vault has {contents:?}",
-                self.seed, mirror.objects, mirror.versions, mirror.failing
+                "seed {}: mirror {number} of {:?} has {:?} without {:?} and says {:?}; the vault has {contents:?}",
+                self.seed, mirror.objects, mirror.versions, mirror.missing, mirror.failing
             );
             assert_eq!(mirror.failing.is_none(), readable, "{context}");
             if readable {
-                let versions = contents.iter().flatten().map(|content| content.version);
-                assert!(versions.eq(mirror.versions.iter().copied()), "{context}");
+                let has = mirror.versions.iter().zip(&mirror.missing);
+                let has = has.map(|(version, missing)| (!missing).then_some(*version));
+                let wanted = contents.iter().map(|content| {
+                    content
+                        .filter(|content| content.enabled)
+                        .map(|content| content.version)
+                });
+                assert!(wanted.eq(has), "{context}");
             }
         }
     }

@@ -52,8 +52,17 @@ impl World {
     }
 
     fn want(&mut self, who: &'static str, names: &[&str]) -> Vec<String> {
+        self.want_if_missing(who, names, IfMissing::Fail)
+    }
+
+    fn want_if_missing(
+        &mut self,
+        who: &'static str,
+        names: &[&str],
+        if_missing: IfMissing,
+    ) -> Vec<String> {
         let reads: Vec<ReadKey> = names.iter().map(|name| key(name)).collect();
-        let effects = self.subscriptions.want(&who, &reads, MINUTE);
+        let effects = self.subscriptions.want(&who, &reads, MINUTE, if_missing);
         self.note(effects);
         std::mem::take(&mut self.effects)
     }
@@ -92,9 +101,15 @@ impl World {
         match self.subscriptions.take(&who) {
             None => "nothing".to_owned(),
             Some(Delivery::Unchanged) => "unchanged".to_owned(),
-            Some(Delivery::Failed(error)) => error.kind.as_str().to_owned(),
+            Some(Delivery::Failed { place, error }) => {
+                format!("{} at {place}", error.kind.as_str())
+            }
             Some(Delivery::Content(content)) => {
-                let versions: Vec<_> = content.iter().map(|s| s.version.as_str()).collect();
+                let version = |found: &Found| match found {
+                    Ok(secret) => secret.version.clone(),
+                    Err(error) => error.kind.as_str().to_owned(),
+                };
+                let versions: Vec<_> = content.iter().map(version).collect();
                 versions.join(" ")
             }
         }
@@ -109,6 +124,15 @@ fn one_read_is_for_all_who_want_the_object() {
     assert_eq!(world.want("b", &["x"]), ["b awaits", "ask x"]);
     assert_eq!(world.read("x", "1", true), ["a ready", "b ready"]);
     assert_eq!((world.take("a"), world.take("b")), ("1".into(), "1".into()));
+}
+
+#[test]
+fn a_failure_says_which_object_it_is_about() {
+    let mut world = World::default();
+    world.want("a", &["x", "y", "z"]);
+    world.fail("y", VaultErrorKind::NotFound, true);
+    let delivery = world.subscriptions.take(&"a");
+    assert!(matches!(delivery, Some(Delivery::Failed { place: 1, .. })));
 }
 
 #[test]
@@ -188,13 +212,13 @@ fn the_first_failure_is_all_that_a_subscriber_is_told() {
     world.want("a", &["x", "y"]);
     world.read("x", "1", true);
     assert_eq!(world.fail("y", VaultErrorKind::NotFound, true), ["a ready"]);
-    assert_eq!(world.take("a"), "not_found");
-    assert_eq!(world.take("a"), "not_found", "until it is over");
+    assert_eq!(world.take("a"), "not_found at 1");
+    assert_eq!(world.take("a"), "not_found at 1", "until it is over");
     assert!(world.fail("y", VaultErrorKind::NotFound, true).is_empty());
     assert_eq!(world.fail("x", VaultErrorKind::Disabled, true), ["a ready"]);
-    assert_eq!(world.take("a"), "disabled");
+    assert_eq!(world.take("a"), "disabled at 0");
     assert_eq!(world.read("x", "1", false), ["a ready"]);
-    assert_eq!(world.take("a"), "not_found");
+    assert_eq!(world.take("a"), "not_found at 1");
     assert_eq!(world.read("y", "2", true), ["ask x"]);
     assert_eq!(world.read("x", "1", false), ["a ready"]);
     assert_eq!(world.take("a"), "1 2");
@@ -247,13 +271,14 @@ fn the_most_impatient_decides_how_often() {
     world.want("a", &["x"]);
     let reads = [key("x")];
     let soon = Duration::from_secs(10);
-    let effects = world.subscriptions.want(&"b", &reads, soon);
+    let fail = IfMissing::Fail;
+    let effects = world.subscriptions.want(&"b", &reads, soon, fail);
     world.note(effects);
     assert_eq!(
         std::mem::take(&mut world.effects),
         ["want x 10", "b awaits", "ask x"]
     );
-    let effects = world.subscriptions.want(&"b", &reads, MINUTE);
+    let effects = world.subscriptions.want(&"b", &reads, MINUTE, fail);
     world.note(effects);
     assert_eq!(std::mem::take(&mut world.effects), ["want x 60"]);
 }
@@ -273,4 +298,89 @@ fn who_wants_something_else_is_given_that() {
     world.note(effects);
     assert_eq!(world.effects, ["unwant y"]);
     assert_eq!(world.take("a"), "nothing");
+}
+
+/// A world in which `a` was given `x` and `y`, and leaves out what is missing.
+fn lenient() -> World {
+    let mut world = World::default();
+    world.want_if_missing("a", &["x", "y"], IfMissing::LeaveOut);
+    world.read("x", "1", true);
+    world.read("y", "2", true);
+    assert_eq!(world.take("a"), "1 2");
+    world
+}
+
+#[test]
+fn who_leaves_out_what_is_missing_is_given_the_others_once() {
+    let mut world = lenient();
+    let missing = VaultErrorKind::NotFound;
+    assert_eq!(world.fail("x", missing, true), ["a awaits", "ask y"]);
+    assert_eq!(world.read("y", "2", false), ["a ready"]);
+    assert_eq!(world.subscriptions.ready(), 1);
+    assert_eq!(world.take("a"), "not_found 2");
+    assert_eq!(world.subscriptions.ready(), 0);
+    assert!(world.fail("x", missing, true).is_empty(), "it is known");
+    assert_eq!(world.take("a"), "nothing");
+
+    // The other one changes: both are looked at.
+    assert_eq!(world.read("y", "3", true), ["a awaits", "ask x"]);
+    assert_eq!(world.fail("x", missing, true), ["a ready"]);
+    assert_eq!(world.take("a"), "not_found 3");
+}
+
+#[test]
+fn what_was_missing_is_given_when_it_comes_back_even_unchanged() {
+    let mut world = lenient();
+    world.fail("x", VaultErrorKind::Disabled, true);
+    world.read("y", "2", false);
+    assert_eq!(world.take("a"), "disabled 2");
+    assert_eq!(world.read("x", "1", false), ["a awaits", "ask y"]);
+    assert_eq!(world.read("y", "2", false), ["a ready"]);
+    assert_eq!(world.take("a"), "1 2");
+}
+
+#[test]
+fn what_is_missing_from_the_start_holds_nobody_up() {
+    let mut world = World::default();
+    world.want_if_missing("a", &["x", "y"], IfMissing::LeaveOut);
+    assert!(world.fail("x", VaultErrorKind::NotFound, true).is_empty());
+    assert_eq!(world.fail("y", VaultErrorKind::Disabled, true), ["a ready"]);
+    assert_eq!(world.take("a"), "not_found disabled");
+}
+
+#[test]
+fn another_failure_is_one_also_for_who_leaves_out_what_is_missing() {
+    let mut world = lenient();
+    assert_eq!(
+        world.fail("x", VaultErrorKind::Forbidden, true),
+        ["a ready"]
+    );
+    assert_eq!(world.take("a"), "forbidden at 0");
+    // What it fails by now is none.
+    assert_eq!(
+        world.fail("x", VaultErrorKind::NotFound, true),
+        ["a awaits", "ask y"]
+    );
+    assert_eq!(world.read("y", "2", false), ["a ready"]);
+    assert_eq!(world.take("a"), "not_found 2");
+    // It fails, and is then said to be as it was read: not missing any more.
+    world.fail("x", VaultErrorKind::Unreachable, true);
+    assert_eq!(world.take("a"), "unreachable at 0");
+    assert_eq!(world.well("x"), ["a awaits", "ask x", "ask y"]);
+    world.read("x", "1", false);
+    assert_eq!(world.read("y", "2", false), ["a ready"]);
+    assert_eq!(world.take("a"), "1 2");
+}
+
+#[test]
+fn who_leaves_out_what_is_missing_only_now_is_given_all_anew() {
+    let mut world = World::default();
+    world.want("a", &["x"]);
+    world.fail("x", VaultErrorKind::NotFound, true);
+    assert_eq!(world.take("a"), "not_found at 0");
+    let wanted = world.want_if_missing("a", &["x"], IfMissing::LeaveOut);
+    assert_eq!(wanted, ["a awaits", "ask x"]);
+    assert_eq!(world.fail("x", VaultErrorKind::NotFound, true), ["a ready"]);
+    assert_eq!(world.take("a"), "not_found");
+    assert_eq!(world.take("a"), "nothing", "it was no failure");
 }

@@ -5,6 +5,7 @@ use crate::vault::fingerprint::Attributes;
 use crate::vault::{DnsSuffixes, VaultHost};
 
 mod hints;
+mod roster;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const TEN: Duration = Duration::from_secs(10);
@@ -161,7 +162,10 @@ impl World {
                         let news = self.survey.page_done(page, now);
                         self.take(news);
                     }
-                    Err(kind) => self.survey.page_failed(kind, now),
+                    Err(kind) => {
+                        let news = self.survey.page_failed(&error(kind), now);
+                        self.take(news);
+                    }
                 }
             }
         }
@@ -189,7 +193,12 @@ impl World {
             |(name, content): (&String, &Content)| (name.clone(), attributes(content).into());
         let items: Vec<_> = rest.by_ref().take(size).map(item).collect();
         let next = rest.next().and_then(|_| Some(items.last()?.0.clone()));
-        Page { items, next }
+        let listed = items.iter().map(|(name, _)| listed(name)).collect();
+        Page {
+            items,
+            listed,
+            next,
+        }
     }
 
     fn take(&mut self, news: impl IntoIterator<Item = News>) {
@@ -201,6 +210,8 @@ impl World {
                 Some(format!("{} {}{lasting}", id.name, error.kind.as_str()))
             }
             News::Well { id } => Some(format!("{} well", id.name)),
+            News::Roster(Ok(roster)) => Some(format!("{} objects", roster.len())),
+            News::Roster(Err(error)) => Some(format!("list {}", error.kind.as_str())),
         };
         self.news.extend(news.into_iter().filter_map(told));
     }
@@ -211,6 +222,14 @@ fn attributes(content: &Content) -> Attributes<'static> {
         updated: Some(content.updated),
         enabled: Some(content.enabled),
         ..Attributes::default()
+    }
+}
+
+fn listed(name: &str) -> Listed {
+    Listed {
+        name: name.to_owned(),
+        enabled: true,
+        tags: std::collections::HashMap::new(),
     }
 }
 
@@ -320,6 +339,7 @@ fn a_read_that_lags_behind_the_list_is_repeated() {
     let page = Page {
         items: vec![("s0001".into(), moved)],
         next: Some("s0024".into()),
+        ..Page::default()
     };
     world.survey.page_done(page, world.now);
     world.run();
@@ -345,6 +365,7 @@ fn where_list_and_read_never_agree_a_second_read_is_enough() {
             })
             .into(),
         next: None,
+        ..Page::default()
     };
     for gets in [2, 2, 0, 0] {
         world.pass(MINUTE);
@@ -487,13 +508,13 @@ fn a_list_that_breaks_off_begins_anew_and_is_then_replaced_by_reads() {
     world.survey.page_done(page, world.now);
     let expired = VaultErrorKind::Server { status: 400 };
     world.survey.take_requests();
-    world.survey.page_failed(expired, world.now);
+    world.survey.page_failed(&error(expired), world.now);
     let again = world.survey.take_requests();
     assert_eq!(
         again,
         [(Priority::Periodic, Request::Page(Collection::Secrets, None))]
     );
-    world.survey.page_failed(expired, world.now);
+    world.survey.page_failed(&error(expired), world.now);
     let reads = world.survey.take_requests();
     assert_eq!(reads.len(), 35, "those that the first page had not shown");
 }

@@ -1,0 +1,221 @@
+//! What the controller would do for mirrors. It reads vaults as the controller does and decides by the same functions, and must
+//! never write, nor let content out.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::channel::mpsc;
+use kube::ResourceExt;
+
+use super::apply::Targets;
+use super::cleanup::live;
+use super::content::lost;
+use super::controller::Mirrors;
+use super::in_place;
+use super::memory::MirrorId;
+use super::plan::Existing;
+use super::preview::{Preview, known_by_version, swept};
+use super::status::Failure;
+use super::sweep::LiveMirrors;
+use super::target::Target;
+use super::target_name::TargetName;
+use super::wants::{Wants, if_missing};
+use super::way_back::Ways;
+use crate::api::KeyVaultMirror;
+use crate::vault::{self, Delivery, Identity, Notice, ReadKey, VaultError};
+
+/// Nothing is looked at twice.
+const ONCE: Duration = Duration::from_secs(86_400);
+
+/// On what terms it is looked ahead.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// Digests are made with the daemon's key. Otherwise content is known by its version.
+    pub knows_digest_key: bool,
+    /// Vaults are read as the identity of the environment, whichever the grants name.
+    pub own_identity: bool,
+}
+
+/// A mirror whose objects are on their way.
+struct Awaited<'a> {
+    mirror: &'a Arc<KeyVaultMirror>,
+    wants: Wants<'a>,
+    existing: Option<Existing>,
+    /// Versions before the vault's that can't be read.
+    lost: BTreeMap<ReadKey, VaultError>,
+}
+
+/// Mirrors that are looked into.
+#[derive(Default)]
+struct Looking<'a> {
+    /// Those of which it isn't known yet which objects they want.
+    listing: HashMap<MirrorId, &'a Arc<KeyVaultMirror>>,
+    awaited: HashMap<MirrorId, Awaited<'a>>,
+    done: Vec<(Arc<KeyVaultMirror>, Result<Preview, Failure>)>,
+}
+
+impl Mirrors {
+    /// What would become of the targets of these mirrors. `notices` are those of the vaults.
+    pub async fn preview(
+        &self,
+        mirrors: Vec<Arc<KeyVaultMirror>>,
+        mut notices: mpsc::UnboundedReceiver<Notice<MirrorId>>,
+        terms: Terms,
+    ) -> Vec<(Arc<KeyVaultMirror>, Result<Preview, Failure>)> {
+        let mut looking = Looking::default();
+        for mirror in &mirrors {
+            self.begin(mirror, terms, &mut looking).await;
+        }
+        while !(looking.listing.is_empty() && looking.awaited.is_empty())
+            && let Some(notice) = notices.next().await
+        {
+            let Notice::Ready(id) = notice else { continue };
+            if let Some(mirror) = looking.listing.remove(&id) {
+                self.begin(mirror, terms, &mut looking).await;
+                continue;
+            }
+            let delivery = match self.vaults.take(&id) {
+                None | Some(Delivery::Unchanged) => continue,
+                Some(delivery) => delivery,
+            };
+            let Some(mut wish) = looking.awaited.remove(&id) else {
+                continue;
+            };
+            if let Some((place, error)) = lost(&delivery, wish.wants.sources.len()) {
+                let read = self.reads(&mut wish).0.swap_remove(place);
+                wish.lost.insert(read, error);
+                self.look(&mut wish);
+                looking.awaited.insert(id, wish);
+                continue;
+            }
+            let preview = match delivery {
+                Delivery::Content(found) => self.preview_one(&mut wish, &found, terms).await,
+                Delivery::Failed { place, error } => {
+                    Err(Failure::of(&error, wish.wants.sources.get(place)))
+                }
+                Delivery::Unchanged => continue,
+            };
+            self.vaults.forget(&id);
+            looking.done.push((Arc::clone(wish.mirror), preview));
+        }
+        looking.done
+    }
+
+    async fn begin<'a>(
+        &self,
+        mirror: &'a Arc<KeyVaultMirror>,
+        terms: Terms,
+        looking: &mut Looking<'a>,
+    ) {
+        let id = MirrorId::of(mirror);
+        let preview = match self.awaited(mirror, &id, terms).await {
+            Ok(None) => {
+                looking.listing.insert(id, mirror);
+                return;
+            }
+            Ok(Some(mut wish)) if !wish.wants.reads.is_empty() => {
+                self.look(&mut wish);
+                looking.awaited.insert(id, wish);
+                return;
+            }
+            Ok(Some(mut wish)) => self.preview_one(&mut wish, &[], terms).await,
+            Err(failure) => Err(failure),
+        };
+        self.vaults.forget(&id);
+        looking.done.push((Arc::clone(mirror), preview));
+    }
+
+    async fn awaited<'a>(
+        &self,
+        mirror: &'a Arc<KeyVaultMirror>,
+        id: &MirrorId,
+        terms: Terms,
+    ) -> Result<Option<Awaited<'a>>, Failure> {
+        let Some(mut wants) = self.wants(mirror, id)? else {
+            return Ok(None);
+        };
+        if terms.own_identity {
+            let reads = wants.reads.iter_mut();
+            reads.for_each(|read| read.identity = Identity::Daemon);
+        }
+        let namespace = mirror.namespace().unwrap_or_default();
+        let target = TargetName::of(&mirror.spec.target);
+        let existing = match self.watched(&namespace, &target) {
+            Some(existing) => Some(existing),
+            None => {
+                let targets = Targets::new(self.client.clone(), &namespace, target.kind);
+                let metadata = targets.metadata(&target.name).await?;
+                metadata.map(|metadata| Target::of(metadata).existing())
+            }
+        };
+        Ok(Some(Awaited {
+            mirror,
+            wants,
+            existing,
+            lost: BTreeMap::new(),
+        }))
+    }
+
+    /// All that is to be read, and the ways back that are a part of it.
+    fn reads(&self, wish: &mut Awaited<'_>) -> (Vec<ReadKey>, Ways) {
+        let Wants { sources, reads, .. } = &wish.wants;
+        let mut ways = self.ways(wish.mirror, sources, reads, wish.existing.as_ref());
+        ways.lose(reads, &mut wish.lost);
+        let all = reads.iter().cloned().chain(ways.reads(reads)).collect();
+        (all, ways)
+    }
+
+    fn look(&self, wish: &mut Awaited<'_>) {
+        let (reads, _) = self.reads(wish);
+        let id = MirrorId::of(wish.mirror);
+        self.vaults.want(&id, &reads, ONCE, if_missing(wish.mirror));
+    }
+
+    async fn preview_one(
+        &self,
+        wish: &mut Awaited<'_>,
+        found: &[vault::Found],
+        terms: Terms,
+    ) -> Result<Preview, Failure> {
+        let (_, ways) = self.reads(wish);
+        let (mirror, Wants { spec, sources, .. }) = (wish.mirror, &wish.wants);
+        let back = ways.open(sources.len(), found, self.clock.now())?;
+        let mut next = self
+            .next_content(mirror, spec, sources, found, back)
+            .await?;
+        if !terms.knows_digest_key {
+            known_by_version(&mut next.desired, wish.existing.as_ref());
+        }
+        let namespace = mirror.namespace().unwrap_or_default();
+        let target = TargetName::of(&mirror.spec.target);
+        let targets = Targets::new(self.client.clone(), &namespace, target.kind);
+        self.look_inside(mirror, &next.desired, &targets, &mut wish.existing)
+            .await?;
+        let existing = wish.existing.as_ref();
+        let planned = self.planned(mirror, &next, existing)?;
+        let mut preview = Preview::of(namespace, &target, &next.desired, existing, planned)?;
+        if !terms.knows_digest_key {
+            preview.leave_out_digests();
+        }
+        Ok(preview)
+    }
+
+    /// What would be removed that mirrors left behind, by namespace and name those that `meant` is true of.
+    pub fn preview_leftovers(&self, meant: impl Fn(&str, &str) -> bool) -> Vec<Preview> {
+        let mirrors = self.mirrors.state();
+        let live = live(&mirrors);
+        let none = LiveMirrors::new();
+        let swept = self.targets.all().flat_map(|(kind, target)| {
+            let live = live.get(&*target.namespace).unwrap_or(&none);
+            let name = TargetName::new(kind, &target.name);
+            swept(&target.namespace, &name, target.existing(), live)
+        });
+        // Whether those of akv2k8s are still there, only the daemon looks.
+        swept
+            .filter(|preview| in_place::resource_name(&preview.mirror).is_none())
+            .filter(|preview| meant(&preview.namespace, &preview.mirror))
+            .collect()
+    }
+}
