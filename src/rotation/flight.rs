@@ -1,6 +1,8 @@
 //! The rotations under way in the cluster, and those that failed: read off the workloads themselves, so that a daemon that is started
 //! again, or comes to lead, knows them too. What is only here is what the watch has not shown yet: rotations that were just decided
-//! on. One is booked in the same breath as it is decided on, so that no two take one place. Never I/O.
+//! on. One is booked in the same breath as it is decided on, so that no two take one place. A booking stands beside what the watch
+//! shows of the workload and never in its stead: it may be of a copy that is older than what the watch has shown meanwhile, and is
+//! then refused, which must not end the rollout that is under way. Never I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -54,7 +56,10 @@ pub struct Flights {
 struct Board {
     /// Most that may be under way in the whole cluster.
     limit: usize,
+    /// What the watch shows.
     flights: BTreeMap<Id, Flight>,
+    /// What it does not show yet.
+    bookings: BTreeMap<Id, Booking>,
     /// Those that wait for others, the longest first.
     waiting: BTreeSet<(Timestamp, Id)>,
 }
@@ -74,29 +79,59 @@ struct Flight {
     examined: Option<(Timestamp, Option<String>)>,
 }
 
+/// A rotation that was decided on.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Booking {
+    policy: PolicyName,
+    rotated: Timestamp,
+}
+
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Phase {
-    /// Decided on, and not shown by the watch.
-    Unseen,
     UnderWay,
     /// Nothing but somebody's hand ends it.
     Endless,
     Failed,
 }
 
-impl Flight {
-    /// The flight of a workload whose rollout is where it says. One that is being deleted makes no more new Pods, so its rollout
-    /// has no end: it is over.
-    fn of(metadata: &ObjectMeta, baseline: Baseline, phase: Phase) -> Option<Self> {
+impl Booking {
+    /// That of a rotation which the metadata of a workload tell, unless it is being deleted.
+    fn of(metadata: &ObjectMeta) -> Option<Self> {
         if metadata.deletion_timestamp.is_some() {
             return None;
         }
-        let rotated = baseline.rotated?;
         let annotation = |name| metadata.annotations.as_ref()?.get(name);
-        let accepted: Option<Timestamp> =
-            annotation(ACCEPT_FAILURE).and_then(|time| time.trim().parse().ok());
         Some(Self {
             policy: annotation(ROTATION_POLICY).cloned(),
+            rotated: annotation(BASELINE)
+                .and_then(|text| Baseline::parse(text))?
+                .rotated?,
+        })
+    }
+
+    /// Whether it takes a place.
+    fn is_under_way(&self, now: Timestamp) -> bool {
+        now < later(self.rotated, UNSEEN)
+    }
+}
+
+impl Flight {
+    /// That of a workload whose rollout is not over. One that is being deleted makes no more new Pods, so its rollout has no end:
+    /// it is over.
+    fn of(workload: &Workload) -> Option<Self> {
+        let phase = match workload.rollout {
+            Rollout::Finished | Rollout::OnDelete => return None,
+            Rollout::Failed => Phase::Failed,
+            Rollout::UnderWayForEver => Phase::Endless,
+            Rollout::UnderWay if workload.paused => Phase::Endless,
+            Rollout::UnderWay => Phase::UnderWay,
+        };
+        let Booking { policy, rotated } = Booking::of(&workload.metadata)?;
+        let baseline = workload.annotation(BASELINE).and_then(Baseline::parse)?;
+        let accepted = workload.annotation(ACCEPT_FAILURE);
+        let accepted: Option<Timestamp> = accepted.and_then(|time| time.trim().parse().ok());
+        Some(Self {
+            policy,
             excused: baseline.failing || accepted.is_some_and(|accepted| accepted >= rotated),
             keys: baseline.keys,
             rotated,
@@ -106,24 +141,11 @@ impl Flight {
         })
     }
 
-    fn of_workload(workload: &Workload) -> Option<Self> {
-        let phase = match workload.rollout {
-            Rollout::Finished | Rollout::OnDelete => return None,
-            Rollout::Failed => Phase::Failed,
-            Rollout::UnderWayForEver => Phase::Endless,
-            Rollout::UnderWay if workload.paused => Phase::Endless,
-            Rollout::UnderWay => Phase::UnderWay,
-        };
-        let baseline = workload.annotation(BASELINE).and_then(Baseline::parse)?;
-        Self::of(&workload.metadata, baseline, phase)
-    }
-
     /// Whether it takes a place.
     fn is_under_way(&self, now: Timestamp) -> bool {
         match self.phase {
             Phase::Failed => false,
             Phase::UnderWay => true,
-            Phase::Unseen => now < later(self.rotated, UNSEEN),
             Phase::Endless => now < later(self.rotated, ENDLESS),
         }
     }
@@ -136,8 +158,7 @@ impl Flight {
     }
 
     fn must_be_examined(&self, now: Timestamp) -> bool {
-        matches!(self.phase, Phase::UnderWay | Phase::Endless)
-            && self.is_under_way(now)
+        self.is_under_way(now)
             && now >= later(self.rotated, EXAMINED_AFTER)
             && !is_fresh(self.examined.as_ref().map(|(at, _)| *at), now)
     }
@@ -187,6 +208,7 @@ impl Flights {
                 let gone: Vec<Id> = board
                     .flights
                     .keys()
+                    .chain(board.bookings.keys())
                     .chain(board.waiting.iter().map(|(_, id)| id))
                     .filter(|id| id.kind == kind && !listed.contains(id))
                     .cloned()
@@ -205,12 +227,13 @@ impl Flights {
 
     /// Takes in what a list has shown that may be ahead of the watch.
     pub fn listed(&self, id: Id, metadata: &ObjectMeta, now: Timestamp) {
-        let annotations = metadata.annotations.as_ref();
-        let baseline =
-            annotations.and_then(|annotations| Baseline::parse(annotations.get(BASELINE)?));
-        let flight = baseline.and_then(|baseline| Flight::of(metadata, baseline, Phase::Unseen));
-        if let Some(flight) = flight.filter(|flight| flight.is_under_way(now)) {
-            self.lock().flights.entry(id).or_insert(flight);
+        let Some(booking) = Booking::of(metadata).filter(|it| it.is_under_way(now)) else {
+            return;
+        };
+        let mut board = self.lock();
+        let shown = board.flights.get(&id);
+        if shown.is_none_or(|shown| shown.rotated < booking.rotated) {
+            board.bookings.entry(id).or_insert(booking);
         }
     }
 
@@ -224,25 +247,19 @@ impl Flights {
         decide: impl FnOnce(Others) -> Decision,
     ) -> Decision {
         let mut board = self.lock();
-        let own = board.flights.get(id);
-        if own.is_some_and(|own| own.phase == Phase::Unseen && own.is_under_way(now)) {
+        if board.is_booked(id, now) {
             // The workload that is to be decided on is older than what was decided last.
             let (until, reason) = (later(now, SOON), Reason::Rolling);
             return Decision::Wait(Wait { until, reason });
         }
         let decision = decide(board.others(id, policy, contents, now));
         match &decision {
-            Decision::Rotate(rotation) => {
-                let flight = Flight {
+            Decision::Rotate(_) => {
+                let booking = Booking {
                     policy: policy.clone(),
-                    keys: rotation.baseline.keys.clone(),
                     rotated: now,
-                    phase: Phase::Unseen,
-                    excused: rotation.baseline.failing,
-                    examination: None,
-                    examined: None,
                 };
-                board.flights.insert(id.clone(), flight);
+                board.bookings.insert(id.clone(), booking);
                 board.stop_waiting(id);
             }
             Decision::Wait(_) | Decision::Hold(_) => {
@@ -265,9 +282,9 @@ impl Flights {
     /// A rotation that was decided on has not come to be.
     pub fn refused(&self, id: &Id, rotated: Timestamp) {
         let mut board = self.lock();
-        let is_it = |flight: &Flight| flight.phase == Phase::Unseen && flight.rotated == rotated;
-        if board.flights.get(id).is_some_and(is_it) {
-            board.flights.remove(id);
+        let booking = board.bookings.get(id);
+        if booking.is_some_and(|booking| booking.rotated == rotated) {
+            board.bookings.remove(id);
         }
     }
 
@@ -304,7 +321,7 @@ impl Flights {
     pub fn course(&self, id: &Id, now: Timestamp) -> Option<Course> {
         let board = self.lock();
         let flight = board.flights.get(id)?;
-        if flight.excused || flight.phase == Phase::Unseen {
+        if flight.excused || board.is_booked(id, now) {
             return None;
         }
         if let Some(why) = flight.failure() {
@@ -323,9 +340,8 @@ impl Flights {
     /// Those under way, and those that failed.
     pub fn count(&self, now: Timestamp) -> (usize, usize) {
         let board = self.lock();
-        let under_way = board.flights.values().filter(|it| it.is_under_way(now));
         let failed = board.flights.values().filter(|it| it.failure().is_some());
-        (under_way.count(), failed.count())
+        (board.under_way(now).len(), failed.count())
     }
 
     /// A panic elsewhere leaves the board whole, so its poison means nothing.
@@ -338,31 +354,49 @@ impl Board {
     /// Whether that changes anything for others.
     fn put(&mut self, workload: &Workload) -> bool {
         let id = Id::of(workload);
-        let mut shown = Flight::of_workload(workload);
-        let baseline = workload.annotation(BASELINE).and_then(Baseline::parse);
-        let rotated = baseline.and_then(|baseline| baseline.rotated);
+        let mut shown = Flight::of(workload);
         let before = self.flights.get(&id);
-        if let Some(before) = before {
-            let is_behind = before.phase == Phase::Unseen && rotated < Some(before.rotated);
-            if is_behind {
-                return false;
-            }
-            if let Some(shown) = shown.as_mut().filter(|it| it.rotated == before.rotated) {
-                shown.examination = before.examination;
-                shown.examined = before.examined.clone();
-            }
+        if let Some((shown, before)) = shown.as_mut().zip(before)
+            && shown.rotated == before.rotated
+        {
+            shown.examination = before.examination;
+            shown.examined = before.examined.clone();
         }
         let changes = before != shown.as_ref();
+        let baseline = workload.annotation(BASELINE).and_then(Baseline::parse);
+        let rotated = baseline.and_then(|baseline| baseline.rotated);
+        let booking = self.bookings.get(&id);
+        let was_booked = booking.is_some_and(|booking| rotated >= Some(booking.rotated));
+        if was_booked {
+            self.bookings.remove(&id);
+        }
         match shown {
             Some(flight) => self.flights.insert(id, flight),
             None => self.flights.remove(&id),
         };
-        changes
+        changes || was_booked
     }
 
     fn remove(&mut self, id: &Id) -> bool {
         self.stop_waiting(id);
-        self.flights.remove(id).is_some()
+        let was_booked = self.bookings.remove(id).is_some();
+        self.flights.remove(id).is_some() || was_booked
+    }
+
+    /// Whether a rotation was decided on that the watch may yet show.
+    fn is_booked(&self, id: &Id, now: Timestamp) -> bool {
+        let booking = self.bookings.get(id);
+        booking.is_some_and(|booking| booking.is_under_way(now))
+    }
+
+    /// Those that take a place, and their policies.
+    fn under_way(&self, now: Timestamp) -> BTreeMap<&Id, &PolicyName> {
+        let shown = self.flights.iter().filter(|(_, it)| it.is_under_way(now));
+        let booked = self.bookings.iter().filter(|(_, it)| it.is_under_way(now));
+        let shown = shown.map(|(id, flight)| (id, &flight.policy));
+        shown
+            .chain(booked.map(|(id, it)| (id, &it.policy)))
+            .collect()
     }
 
     fn stop_waiting(&mut self, id: &Id) {
@@ -386,15 +420,19 @@ impl Board {
             limit_everywhere: self.limit,
             ..Others::default()
         };
-        for (other, flight) in self.flights.iter().filter(|(other, _)| *other != id) {
-            let is_near = other.namespace == id.namespace;
-            if flight.is_under_way(now) {
+        let is_near = |other: &Id| other.namespace == id.namespace;
+        for (other, its_policy) in self.under_way(now) {
+            if other != id {
                 others.in_flight_everywhere += 1;
                 // The cluster's default is one policy for all namespaces.
-                let is_shared = flight.policy == *policy && (is_near || policy.is_none());
+                let is_shared = its_policy == policy && (is_near(other) || policy.is_none());
                 others.in_flight += usize::from(is_shared);
             }
-            if !is_near || flight.excused || !flight.gives(contents) {
+        }
+        for (other, flight) in self.flights.iter().filter(|(other, _)| *other != id) {
+            // One that is booked is on its way to other content.
+            let is_over = self.is_booked(other, now);
+            if !is_near(other) || is_over || flight.excused || !flight.gives(contents) {
                 continue;
             }
             if flight.must_be_examined(now) {

@@ -131,6 +131,22 @@ fn a_rotation_that_was_refused_takes_no_place() {
 }
 
 #[test]
+fn a_rotation_that_is_refused_leaves_the_rollout_that_the_watch_has_shown() {
+    let flights = Flights::new(50);
+    let (web, other) = (id("n", "web"), id("n", "other"));
+    consider(&flights, &web, 100, |_| rotation(100));
+    let rolling = deployment("web", &baseline("b", 100), ROLLING, &[]);
+    show(&flights, &rolling);
+    // It is decided on again, by a copy from before the first.
+    consider(&flights, &web, 101, |_| rotation(101));
+    assert_eq!(others(&flights, &other, 101).in_flight, 1);
+    flights.refused(&web, at(101));
+    assert_eq!(others(&flights, &other, 102).in_flight, 1);
+    show(&flights, &finished("web", &baseline("b", 100)));
+    assert_eq!(others(&flights, &other, 103).in_flight, 0);
+}
+
+#[test]
 fn a_daemon_that_starts_knows_what_is_under_way() {
     let flights = Flights::new(50);
     let workload = deployment("web", &baseline("b", 100), ROLLING, &[]);

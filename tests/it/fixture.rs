@@ -245,26 +245,35 @@ impl Fixture {
 
     /// Waits until the mirror is Ready for this reason, and gives the message.
     pub async fn reason(&self, mirror: &str, reason: &str) -> String {
-        eventually(SOON, &format!("{mirror} says {reason}"), async || {
-            let mirror = self
-                .mirrors()
-                .get(mirror)
-                .await
-                .map_err(|error| error.to_string())?;
-            let conditions = mirror
-                .status
-                .map(|status| status.conditions)
-                .unwrap_or_default();
-            let ready = conditions
-                .into_iter()
-                .find(|c| c.type_ == "Ready")
-                .ok_or("no condition yet")?;
-            if ready.reason == reason {
-                Ok(ready.message)
-            } else {
-                Err(format!("{}: {}", ready.reason, ready.message))
-            }
-        })
+        self.message(mirror, reason, "").await
+    }
+
+    /// The same, where the message must have this part: the reason alone may be that of what was before.
+    pub async fn message(&self, mirror: &str, reason: &str, part: &str) -> String {
+        eventually(
+            SOON,
+            &format!("{mirror} says {reason} {part}"),
+            async || {
+                let mirror = self
+                    .mirrors()
+                    .get(mirror)
+                    .await
+                    .map_err(|error| error.to_string())?;
+                let conditions = mirror
+                    .status
+                    .map(|status| status.conditions)
+                    .unwrap_or_default();
+                let ready = conditions
+                    .into_iter()
+                    .find(|c| c.type_ == "Ready")
+                    .ok_or("no condition yet")?;
+                if ready.reason == reason && ready.message.contains(part) {
+                    Ok(ready.message)
+                } else {
+                    Err(format!("{}: {}", ready.reason, ready.message))
+                }
+            },
+        )
         .await
     }
 
