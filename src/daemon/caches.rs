@@ -201,13 +201,24 @@ impl Caches {
             }
         };
         let (wakes, used_target) = (Arc::clone(&caches.wakes), used.clone());
+        let (by_target, mirrors) = (caches.mirrors_by_target.clone(), caches.mirrors.clone());
         let watch_targets = watch_targets(
             client.clone(),
             target_writers,
             move |kind, change: Change<'_, Target>| {
                 let Some(wakes) = wakes.get() else { return };
+                if matches!(change, Change::Listed(_)) {
+                    // Those whose target went meanwhile are not told of otherwise.
+                    let all = mirrors.state();
+                    let all = all.iter().map(|mirror| ObjectRef::from_obj(&**mirror));
+                    send_all(&wakes.mirrors_of_targets, all);
+                }
                 for target in change.objects() {
-                    send_all(&wakes.mirrors_of_targets, mirrors_of(target));
+                    // One that has no part in it yet may wait for what others put there.
+                    let name = TargetName::new(kind, &target.name).to_string();
+                    let mut mirrors = by_target.get(&target.namespace, &name);
+                    mirrors.extend(mirrors_of(target));
+                    send_all(&wakes.mirrors_of_targets, mirrors);
                     used_target(&target.namespace, &Source::of_target(kind, &target.name));
                 }
             },

@@ -10,6 +10,7 @@ use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Pr
 use kube::core::ObjectMeta;
 use kube::{Api, Client};
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use super::in_place;
 use super::ownership::{claimed, manager};
@@ -331,9 +332,14 @@ fn refusal<'a>(
     };
     let quotes = |value: &SecretValue| {
         let value = value.expose();
-        let plain =
-            std::str::from_utf8(value).is_ok_and(|text| status.message.contains(text.trim()));
-        !value.is_empty() && (plain || status.message.contains(&STANDARD.encode(value)))
+        // As it is, or as JSON and Go write it in quotes.
+        let in_text = std::str::from_utf8(value).is_ok_and(|text| {
+            let text = text.trim();
+            let quoted = Zeroizing::new(json!(text).to_string());
+            let escaped = quoted.trim_matches('"');
+            status.message.contains(text) || status.message.contains(escaped)
+        });
+        !value.is_empty() && (in_text || status.message.contains(&STANDARD.encode(value)))
     };
     let message = if values.any(quotes) {
         format!(
@@ -436,7 +442,7 @@ mod tests {
             reason: "Invalid".into(),
             ..Default::default()
         };
-        let value = SecretValue::from(b"hunter2\n".to_vec());
+        let value = SecretValue::from(b"hunter2\n\"quoted\"\n".to_vec());
         refusal(
             kube::Error::Api(Box::new(status)),
             TargetName::new(TargetKind::Secret, "t"),
@@ -446,7 +452,10 @@ mod tests {
 
     #[test]
     fn a_refusal_that_quotes_a_value_is_not_passed_on() {
-        for text in ["bad: hunter2", "bad: aHVudGVyMgo="] {
+        let value = "hunter2\n\"quoted\"\n";
+        let encoded = STANDARD.encode(value);
+        for text in [value, &*encoded, &*json!(value).to_string()] {
+            let text = &format!("bad: {text}");
             let said = refused(422, text).to_string();
             assert!(
                 !said.contains("hunter2") && !said.contains("aHVudGVy"),

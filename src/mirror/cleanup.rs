@@ -14,6 +14,7 @@ use super::plan::Existing;
 use super::record::Record;
 use super::status::Failure;
 use super::sweep::{LiveMirrors, Sweep, all_want, leftovers};
+use super::target::Target;
 use super::target_name::TargetName;
 use crate::api::KeyVaultMirror;
 use crate::daemon::Stop;
@@ -137,6 +138,16 @@ impl Mirrors {
         Ok(live.map_or(Still::Gone, |live| Still::There(Box::new(live))))
     }
 
+    /// Whether a mirror has written its target.
+    async fn has_filled(&self, namespace: &str, mirror: &KeyVaultMirror) -> Result<bool, Failure> {
+        let target = TargetName::of(&mirror.spec.target);
+        let targets = Targets::new(self.client.clone(), namespace, target.kind);
+        let metadata = targets.metadata(&target.name).await?;
+        let uid = mirror.uid().unwrap_or_default();
+        let has_record = |metadata| Target::of(metadata).records().contains_key(&uid);
+        Ok(metadata.is_some_and(has_record))
+    }
+
     /// Gives the target's resourceVersion, if it was changed and is still there.
     async fn sweep_one(
         &self,
@@ -151,11 +162,11 @@ impl Mirrors {
             .still(namespace, mirror)
             .await
             .map_err(|error| Failure::ApiServer(error.to_string()))?;
-        let wants_it = |live: KeyVaultMirror| {
-            live.uid().as_ref() == Some(uid) && TargetName::of(&live.spec.target) == *target
-        };
         let is_wanted = match still {
-            Still::There(live) => wants_it(*live),
+            Still::There(live) if live.uid().as_ref() != Some(uid) => false,
+            Still::There(live) if TargetName::of(&live.spec.target) == *target => true,
+            // Until its new target has the content, this may be all that there is of it.
+            Still::There(live) => !self.has_filled(namespace, &live).await?,
             Still::Gone => false,
             Still::OwnerGone => {
                 let is_owner = existing.records.get(uid).is_some_and(Record::is_owner);

@@ -47,7 +47,8 @@ impl Mirrors {
             return Ways::default();
         };
         let uid = mirror.metadata.uid.as_deref().unwrap_or_default();
-        let record = existing.and_then(|existing| existing.records.get(uid));
+        let name = mirror.metadata.name.as_deref().unwrap_or_default();
+        let record = existing.and_then(|existing| existing.record_of(uid, name));
         let namespace = mirror.metadata.namespace.as_deref().unwrap_or_default();
         let target = TargetName::of(&mirror.spec.target);
         let wishes = self.reverts.of(namespace, &target);
@@ -66,8 +67,11 @@ impl Mirrors {
         mut back: Back,
     ) -> Result<Next, Failure> {
         loop {
-            let refusal = match data(spec, sources, back.found(sources.len(), found)).await {
-                Ok(data) => {
+            let found = back.found(sources.len(), found);
+            let missing = missing(sources, &found);
+            let refusal = match data(spec, sources, found).await {
+                Ok(rendered) => {
+                    let data = Data { rendered, missing };
                     let desired = self.desired(mirror, &data.rendered, &back)?;
                     match back.check(&desired.keys) {
                         Ok(()) => {
@@ -82,7 +86,7 @@ impl Mirrors {
                     }
                 }
                 Err(problem) if back.is_asked() => NoWay::Unusable(problem),
-                Err(problem) => return Err(problem.into()),
+                Err(problem) => return Err(Failure::of_render(problem, missing)),
             };
             back.refuse(refusal);
         }
@@ -151,13 +155,28 @@ pub(super) fn lost(delivery: &Delivery, sources: usize) -> Option<(usize, VaultE
     }
 }
 
+/// The objects that the vault does not have.
+fn missing(sources: &[Source], found: &[Found]) -> Vec<MissingObject> {
+    let missing = sources
+        .iter()
+        .zip(found)
+        .filter(|(_, found)| found.is_err());
+    let missing: BTreeSet<_> = missing
+        .map(|(source, _)| (source.kind, source.name.clone()))
+        .collect();
+    let missing = missing.into_iter();
+    missing
+        .map(|(kind, name)| MissingObject { kind, name })
+        .collect()
+}
+
 /// Renders a mirror's data of what was found of its sources. Where keys are derived from passwords, and by templates, that takes long
 /// enough to be in the way of others.
 async fn data(
     spec: &KeyVaultMirrorSpec,
     sources: &[Source],
     found: Vec<Found>,
-) -> Result<Data, RenderError> {
+) -> Result<Rendered, RenderError> {
     let (mut contents, mut missing) = (Vec::new(), BTreeSet::new());
     for (source, found) in sources.iter().cloned().zip(found) {
         match found {
@@ -168,26 +187,13 @@ async fn data(
         }
     }
     let contents = contents.into_iter().collect();
-    let is_quick = spec.data_from.is_empty() && spec.template.is_none() && missing.is_empty();
-    let rendered = if is_quick {
-        render::render(spec, &contents)?
-    } else {
-        let spec = render::without(spec, &missing);
-        let rendering = tokio::task::spawn_blocking(move || render::render(&spec, &contents));
-        match rendering.await {
-            Ok(rendered) => rendered?,
-            Err(died) => std::panic::resume_unwind(died.into_panic()),
-        }
-    };
-    let missing: BTreeSet<_> = missing
-        .into_iter()
-        .map(|source| (source.kind, source.name))
-        .collect();
-    let missing = missing
-        .into_iter()
-        .map(|(kind, name)| MissingObject { kind, name });
-    Ok(Data {
-        rendered,
-        missing: missing.collect(),
-    })
+    if spec.data_from.is_empty() && spec.template.is_none() && missing.is_empty() {
+        return render::render(spec, &contents);
+    }
+    let spec = render::without(spec, &missing);
+    let rendering = tokio::task::spawn_blocking(move || render::render(&spec, &contents));
+    match rendering.await {
+        Ok(rendered) => rendered,
+        Err(died) => std::panic::resume_unwind(died.into_panic()),
+    }
 }

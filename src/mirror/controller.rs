@@ -19,6 +19,7 @@ use tracing::Instrument;
 use super::activity::Activity;
 use super::apply::Targets;
 use super::content::{Data, lost};
+use super::matching;
 use super::memory::{Memories, Memory, MirrorId};
 use super::reverts::Reverts;
 use super::schedule::{backoff, interval};
@@ -42,8 +43,6 @@ pub(super) const SYNC_NOW: &str = "keytide.dev/sync-now";
 const RACE_PAUSE: Duration = Duration::from_millis(500);
 /// So many races in a row are nothing that anybody need hear of.
 const QUIET_RACES: u32 = 5;
-/// Pause after a status could not be written.
-const UNTOLD_PAUSE: Duration = Duration::from_secs(2);
 /// Longest time until a mirror looks at its validity again: timers can't be set for years.
 const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
 /// Mirrors that are looked after at the same moment.
@@ -216,10 +215,15 @@ impl Mirrors {
             (memory.seen, memory.looked) = (None, None);
         }
         let mut action = self.next(mirror, &memory, failure, now);
+        memory.untold = if told {
+            0
+        } else {
+            memory.untold.saturating_add(1)
+        };
         if !told {
             // So that the next attempt tells it, though there is nothing else to do.
             memory.seen = None;
-            action = Action::requeue(UNTOLD_PAUSE);
+            action = Action::requeue(backoff(memory.untold, LONGEST_WAIT));
         }
         self.memories.keep(id, memory);
         action
@@ -231,8 +235,28 @@ impl Mirrors {
         id: &MirrorId,
         memory: &mut Memory,
     ) -> Result<Attempt, Failure> {
+        let sync_now = mirror.annotations().get(SYNC_NOW).cloned();
+        let before = memory.sync_now.replace(sync_now.clone());
+        let is_asked = before.is_some_and(|before| before != sync_now);
+        if is_asked {
+            memory.lost.clear();
+            self.vaults.list_anew(id);
+        }
+        let target = TargetName::of(&mirror.spec.target);
+        let targets = Targets::new(self.client.clone(), id.namespace(), target.kind);
+        let existing = async |memory: &Memory| {
+            self.existing(&targets, id.namespace(), &target, memory)
+                .await
+                // As long as content is not taken, the vaults hold it, and at some point hold back.
+                .inspect_err(|_| drop(self.vaults.take(id)))
+        };
+        // What a mirror looks for by name or tag depends on what it has.
+        let has = match matching::is_in(&mirror.spec) {
+            true => Some(existing(memory).await?),
+            false => None,
+        };
         let wants = self
-            .wants(mirror, id)
+            .wants(mirror, id, has.as_ref().and_then(Option::as_ref))
             .inspect_err(|failure| match failure {
                 Failure::Refused(_) => self.vaults.forget(id),
                 // What the vault lists may end it.
@@ -246,27 +270,21 @@ impl Mirrors {
         }) = wants
         else {
             self.vaults.unwant(id);
-            let target = TargetName::of(&mirror.spec.target);
             self.activity.begin(id.namespace(), id.name(), target);
             return Ok(Attempt::Waiting);
         };
-        let target = TargetName::of(&mirror.spec.target);
-        let targets = Targets::new(self.client.clone(), id.namespace(), target.kind);
-        let existing = self
-            .existing(&targets, id.namespace(), &target, memory)
-            .await
-            // As long as content is not taken, the vaults hold it, and at some point hold back.
-            .inspect_err(|_| drop(self.vaults.take(id)))?;
+        let existing = match has {
+            Some(existing) => existing,
+            None => existing(memory).await?,
+        };
         let there = existing
             .as_ref()
             .map(|existing| existing.resource_version.clone());
         let as_looked = memory.looked.get_or_insert_with(|| there.clone()) == &there;
         // No content is older than what is there where there is none.
         let as_looked = as_looked || reads.is_empty();
-        let sync_now = mirror.annotations().get(SYNC_NOW).cloned();
-        let before = memory.sync_now.replace(sync_now.clone());
-        let is_asked = before.is_some_and(|before| before != sync_now);
-        if is_asked {
+        let now = self.clock.now();
+        if memory.tries_lost_again(interval, now) {
             memory.lost.clear();
         }
         let mut ways = self.ways(mirror, &sources, &reads, existing.as_ref());
@@ -278,10 +296,8 @@ impl Mirrors {
             self.vaults.want(id, &reads, interval, if_missing(mirror));
         }
         if is_asked {
-            self.vaults.list_anew(id);
             self.vaults.ask_anew(id);
         }
-        let now = self.clock.now();
         let in_sync = as_looked
             && memory.seen.as_ref().is_some_and(|seen| {
                 seen.generation == mirror.metadata.generation
@@ -296,7 +312,7 @@ impl Mirrors {
         };
         if let Some((place, error)) = delivery.as_ref().and_then(|it| lost(it, sources.len())) {
             self.activity.begin(id.namespace(), id.name(), target);
-            memory.lost.insert(reads[place].clone(), error);
+            memory.lose(reads[place].clone(), error, now);
             // What the vault has now is to be had without it.
             let mut ways = self.ways(mirror, &sources, &reads, existing.as_ref());
             ways.lose(&reads, &mut memory.lost);
@@ -318,7 +334,13 @@ impl Mirrors {
                 self.write(mirror, next, &targets, existing, memory).await
             }
             Some(Delivery::Failed { place, error }) => Err(Failure::of(&error, sources.get(place))),
-            Some(Delivery::Unchanged) | None if in_sync => Ok(Attempt::Unchanged),
+            Some(Delivery::Unchanged) | None if in_sync => {
+                // Without either, content may still be on its way.
+                if delivery.is_some() || reads.is_empty() {
+                    self.activity.ended(id.namespace(), id.name(), false, now);
+                }
+                Ok(Attempt::Unchanged)
+            }
             Some(Delivery::Content(_) | Delivery::Unchanged) | None => {
                 self.activity.begin(id.namespace(), id.name(), target);
                 if as_looked {
@@ -349,14 +371,13 @@ impl Mirrors {
         let interval = interval(&mirror.spec.refresh_interval, self.min_refresh_interval);
         let interval = interval.unwrap_or(self.min_refresh_interval);
         match failure {
+            Some(Failure::Vault(_)) if !memory.lost.is_empty() => Action::requeue(interval),
             // Each of these is told when something changes: by the vault, the grants, or the mirror itself.
             Some(
                 Failure::Vault(_)
                 | Failure::Refused(_)
                 | Failure::InvalidSpec(_)
                 | Failure::Content(_)
-                | Failure::Unfit(_)
-                | Failure::TooLarge(_)
                 | Failure::Template(_)
                 | Failure::Match(_)
                 | Failure::TooManyKeys(_)
@@ -368,13 +389,22 @@ impl Mirrors {
             Some(Failure::ApiServer(_) | Failure::Raced(_)) => {
                 Action::requeue(backoff(memory.failures, interval))
             }
-            Some(Failure::Conflict(_) | Failure::Rejected { .. }) => Action::requeue(interval),
+            // What others have put into the target is a part of these.
+            Some(
+                Failure::Conflict(_)
+                | Failure::Rejected { .. }
+                | Failure::Unfit(_)
+                | Failure::TooLarge(_),
+            ) => Action::requeue(interval),
             None => {
                 let valid_until = memory.seen.as_ref().and_then(|seen| seen.valid_until);
-                valid_until.map_or_else(Action::await_change, |until| {
+                let wait = valid_until.map(|until| {
                     let wait = Duration::try_from(until.duration_since(now)).unwrap_or_default();
-                    Action::requeue(wait.min(LONGEST_WAIT))
-                })
+                    wait.min(LONGEST_WAIT)
+                });
+                let lost = (!memory.lost.is_empty()).then_some(interval);
+                let next = wait.into_iter().chain(lost).min();
+                next.map_or_else(Action::await_change, Action::requeue)
             }
         }
     }

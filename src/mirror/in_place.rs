@@ -91,7 +91,7 @@ pub fn mirrors_of(resource: DynamicObject) -> Vec<KeyVaultMirror> {
     }
     let specs = migrate::azure_key_vault_secret(manifest).unwrap_or_else(|problem| {
         annotations.insert(PROBLEM.to_owned(), problem);
-        vec![no_spec(&data["spec"])]
+        no_specs(&data["spec"])
     });
     let mirror_of = |(index, spec): (usize, KeyVaultMirrorSpec)| {
         let end = if index == 0 { "" } else { SECOND };
@@ -120,7 +120,7 @@ pub fn mirrors_of(resource: DynamicObject) -> Vec<KeyVaultMirror> {
 
 /// A mirror of this name and nothing else, for a resource that is none any more.
 pub fn no_mirror(namespace: Option<String>, name: &str) -> KeyVaultMirror {
-    let mut mirror = KeyVaultMirror::new(name, no_spec(&Value::Null));
+    let mut mirror = KeyVaultMirror::new(name, migrate::nothing(TargetKind::Secret, ""));
     mirror.metadata.namespace = namespace;
     mirror
 }
@@ -159,14 +159,18 @@ fn is_theirs(status: &Value) -> bool {
     hash.len() == 32 && hash.chars().all(|c| c.is_ascii_hexdigit())
 }
 
-/// The spec of a resource that is not understood: it wants nothing, but what it had written before is still its own.
-fn no_spec(spec: &Value) -> KeyVaultMirrorSpec {
-    let output = |output: &str| spec["output"][output]["name"].as_str();
-    let (kind, name) = match (output("secret"), output("configMap")) {
-        (None, Some(name)) => (TargetKind::ConfigMap, Some(name)),
-        (name, _) => (TargetKind::Secret, name),
+/// The specs of a resource that is not understood: they want nothing, but what it had written before is still its own.
+fn no_specs(spec: &Value) -> Vec<KeyVaultMirrorSpec> {
+    let output = |kind, output: &str| {
+        let name = spec["output"][output]["name"].as_str()?;
+        Some(migrate::nothing(kind, name))
     };
-    migrate::nothing(kind, name.unwrap_or_default())
+    let secret = output(TargetKind::Secret, "secret");
+    let config_map = output(TargetKind::ConfigMap, "configMap");
+    let nowhere = || migrate::nothing(TargetKind::Secret, "");
+    // One has to tell the problem.
+    let first = (secret.is_none() && config_map.is_none()).then(nowhere);
+    [first, secret, config_map].into_iter().flatten().collect()
 }
 
 fn generation(spec: &KeyVaultMirrorSpec) -> i64 {

@@ -131,6 +131,24 @@ fn what_is_not_understood_says_so_and_keeps_its_target() {
 }
 
 #[test]
+fn what_is_not_understood_keeps_both_of_its_targets() {
+    let mut manifest = manifest("v1");
+    manifest["spec"]["output"]["configMap"] = json!({"name": "flags", "dataKey": "k"});
+    let told = |manifest: &Value| -> Vec<_> {
+        let mirrors = mirrors_of(resource_of(manifest.clone())).into_iter();
+        let told = mirrors.map(|it| {
+            let target = &it.spec.target;
+            (it.name_any(), it.uid(), target.kind, target.name.clone())
+        });
+        told.collect()
+    };
+    let before = told(&manifest);
+    assert_eq!(before.len(), 2);
+    manifest["spec"]["output"]["secret"]["hologram"] = json!(true);
+    assert_eq!(told(&manifest), before);
+}
+
+#[test]
 fn the_generation_is_that_of_what_is_wanted() {
     let generation = |change: fn(&mut Value)| {
         let mut manifest = manifest("v1");
@@ -170,7 +188,7 @@ fn a_status_of_akv2k8s_is_told_by_its_md5() {
 
 #[test]
 fn a_mirror_of_ones_own_is_not_read_in_place() {
-    let spec = no_spec(&json!({}));
+    let spec = migrate::nothing(TargetKind::Secret, "");
     let mut own = KeyVaultMirror::new("azurekeyvaultsecret", spec);
     own.metadata.uid = Some("u".into());
     own.metadata.owner_references = Some(vec![OwnerReference::default()]);

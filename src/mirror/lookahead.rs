@@ -133,16 +133,17 @@ impl Mirrors {
         id: &MirrorId,
         terms: Terms,
     ) -> Result<Option<Awaited<'a>>, Failure> {
-        let Some(mut wants) = self.wants(mirror, id)? else {
+        let namespace = mirror.namespace().unwrap_or_default();
+        let target = TargetName::of(&mirror.spec.target);
+        let watched = self.watched(&namespace, &target);
+        let Some(mut wants) = self.wants(mirror, id, watched.as_ref())? else {
             return Ok(None);
         };
         if terms.own_identity {
             let reads = wants.reads.iter_mut();
             reads.for_each(|read| read.identity = Identity::Daemon);
         }
-        let namespace = mirror.namespace().unwrap_or_default();
-        let target = TargetName::of(&mirror.spec.target);
-        let existing = match self.watched(&namespace, &target) {
+        let existing = match watched {
             Some(existing) => Some(existing),
             None => {
                 let targets = Targets::new(self.client.clone(), &namespace, target.kind);

@@ -10,7 +10,9 @@ use sha2::{Digest, Sha256};
 
 use super::limits::{self, TooManyKeys};
 use super::record::Record;
-use crate::api::{DataEntry, KeyVaultMirrorSpec, Match, ObjectKind, VaultObject};
+use crate::api::{
+    DataEntry, KeyVaultMirrorSpec, Match, MergePolicy, ObjectKind, Template, VaultObject,
+};
 use crate::render::{inputs, is_key};
 use crate::vault::{Listed, VaultHost};
 
@@ -130,7 +132,11 @@ pub fn resolve(
             matched.entry(key.to_owned()).or_insert(name);
         }
     }
-    limits::check_matched(found.vault, &matched)?;
+    let replaces = |template: &Template| template.merge_policy == MergePolicy::Replace;
+    // What a template takes the place of is not written down.
+    if !spec.template.as_ref().is_some_and(replaces) {
+        limits::check_matched(found.vault, &matched)?;
+    }
     let entries = matched.into_iter().map(|(key, name)| entry(key, name));
     resolved.data.extend(entries);
     Ok(resolved)

@@ -272,6 +272,19 @@ fn ten_thousand_secrets_are_too_many_and_counted() {
     );
     let some = matched(json!({"namePattern": "s1.."}), &secrets).expect("a hundred");
     assert_eq!(some.len(), 100);
+    // Of what a template takes the place of, nothing is written down.
+    let mut one = spec(json!([{"namePattern": ".*"}]));
+    let template = json!({"mergePolicy": "Replace", "data": {"all": "{{ data|tojson }}"}});
+    one.template = Some(serde_json::from_value(template).expect("a template"));
+    let secrets: Vec<&Listed> = secrets.iter().collect();
+    let found = Found {
+        vault: &host(),
+        secrets: &secrets,
+        record: None,
+        keeps_missing: true,
+    };
+    let all = resolve(&one, &found).expect("one key");
+    assert_eq!(all.data.len(), 10_001);
 }
 
 proptest! {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -69,8 +70,28 @@ pub struct Memory {
     /// The mirror's resourceVersion on which its status was last written. While the cache still has that one, it has the status of
     /// before.
     pub told_on: Option<String>,
+    /// Statuses in a row that could not be written.
+    pub untold: u32,
     /// Versions before the vault's that are to be gone back to and can't be read.
     pub lost: BTreeMap<ReadKey, VaultError>,
+    /// Since when the first of them.
+    pub lost_since: Option<Timestamp>,
+}
+
+impl Memory {
+    /// Notes that a version before the vault's can't be read.
+    pub fn lose(&mut self, read: ReadKey, error: VaultError, now: Timestamp) {
+        if self.lost.is_empty() {
+            self.lost_since = Some(now);
+        }
+        self.lost.insert(read, error);
+    }
+
+    /// Whether so much time has gone by that what can't be read is to be tried again.
+    pub fn tries_lost_again(&self, after: Duration, now: Timestamp) -> bool {
+        let since = self.lost_since.filter(|_| !self.lost.is_empty());
+        since.is_some_and(|since| now.duration_since(since).unsigned_abs() >= after)
+    }
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -98,10 +119,16 @@ impl Memories {
 
     /// Forgets mirrors that are gone, and gives them.
     pub fn forget_all_but(&self, mirrors: &[Arc<KeyVaultMirror>]) -> Vec<MirrorId> {
-        let uids = mirrors.iter().map(|mirror| mirror.metadata.uid.as_deref());
-        let live: HashSet<&str> = uids.flatten().collect();
+        // One that is read in place may get another name under its UID.
+        let metadata = mirrors.iter().map(|mirror| &mirror.metadata);
+        let live: HashSet<_> = metadata
+            .map(|it| [&it.uid, &it.namespace, &it.name].map(Option::as_deref))
+            .collect();
         let mut memories = self.lock();
-        let gone = memories.extract_if(|id, _| !live.contains(&*id.0.uid));
+        let gone = memories.extract_if(|id, _| {
+            let id = [&id.0.uid, &id.0.namespace, &id.0.name];
+            !live.contains(&id.map(|it| Some(it.as_str())))
+        });
         gone.map(|(id, _)| id).collect()
     }
 
@@ -115,6 +142,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::vault::{Collection, DnsSuffixes, Identity, VaultErrorKind};
 
     fn mirror(name: &str, uid: &str) -> Arc<KeyVaultMirror> {
         let spec = json!({
@@ -129,6 +157,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_lost_is_tried_again_after_a_while() {
+        let at = |second| Timestamp::from_second(second).expect("in range");
+        let minute = Duration::from_secs(60);
+        let suffixes: DnsSuffixes = "vault.azure.net".parse().expect("a suffix");
+        let host = suffixes.host(&mirror("m", "1").spec.vault).expect("a host");
+        let read = |name: &str| ReadKey {
+            vault: host.clone(),
+            identity: Identity::default(),
+            collection: Collection::Secrets,
+            name: name.to_owned(),
+            version: Some("1".into()),
+        };
+        let error = VaultError::new(VaultErrorKind::Disabled, &host, "secret a", "");
+        let mut memory = Memory::default();
+        assert!(!memory.tries_lost_again(minute, at(1000)));
+        memory.lose(read("a"), error.clone(), at(1000));
+        memory.lose(read("b"), error.clone(), at(1030));
+        assert!(!memory.tries_lost_again(minute, at(1059)));
+        assert!(memory.tries_lost_again(minute, at(1060)));
+        memory.lost.clear();
+        assert!(!memory.tries_lost_again(minute, at(1061)));
+        memory.lose(read("a"), error, at(1062));
+        assert!(!memory.tries_lost_again(minute, at(1063)));
+    }
+
+    #[test]
     fn a_mirror_that_is_gone_is_forgotten_once() {
         let memories = Memories::default();
         memories.keep(MirrorId::of(&mirror("a", "1")), Memory::default());
@@ -136,5 +190,8 @@ mod tests {
         let gone = memories.forget_all_but(&[mirror("b", "2")]);
         assert_eq!(gone, [MirrorId::of(&mirror("a", "1"))]);
         assert!(memories.forget_all_but(&[mirror("b", "2")]).is_empty());
+        // Its name is another one now.
+        let gone = memories.forget_all_but(&[mirror("c", "2")]);
+        assert_eq!(gone, [MirrorId::of(&mirror("b", "2"))]);
     }
 }

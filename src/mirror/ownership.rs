@@ -69,13 +69,12 @@ impl Ownership {
         self.managers.remove(&manager(uid));
     }
 
-    /// UIDs of the mirrors that put an ownerReference to themselves on the target.
+    /// UIDs of the ownerReferences that mirrors put on the target.
     pub fn owners(&self) -> impl Iterator<Item = &str> {
         self.managers
             .iter()
-            .filter_map(|(name, fields)| Some((name.strip_prefix(MANAGER_PREFIX)?, fields)))
-            .filter(|(uid, fields)| fields.owners.contains(*uid))
-            .map(|(uid, _)| uid)
+            .filter(|(name, _)| is_mirror(name))
+            .flat_map(|(_, fields)| fields.owners.iter().map(String::as_str))
     }
 
     /// Keys of the data that managers own which are no mirrors.
@@ -298,6 +297,20 @@ mod tests {
             "u",
         );
         assert_eq!(fields(&claimed.expect("taken")), [both, json!({})]);
+    }
+
+    #[test]
+    fn the_owners_that_mirrors_name_are_known_also_where_that_is_not_the_mirror() {
+        let owners = |uid: &str| {
+            let key = json!({"uid": uid}).to_string();
+            json!({"f:metadata": {"f:ownerReferences": {format!("k:{key}"): {}}}})
+        };
+        let ownership = Ownership::of([
+            entry("keytide/u.configmap", owners("u")),
+            entry("keytide/w", owners("w")),
+            entry("kubectl", owners("x")),
+        ]);
+        assert_eq!(ownership.owners().collect::<Vec<_>>(), ["u", "w"]);
     }
 
     #[test]

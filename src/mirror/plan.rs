@@ -46,14 +46,9 @@ pub struct Desired {
 }
 
 impl Desired {
-    /// The mirror's record on a target, or that of the mirror which had this one's name before and left its target behind: what that
-    /// one made is this one's.
+    /// The mirror's record on a target.
     pub fn record_on<'a>(&self, existing: &'a Existing) -> Option<&'a Record> {
-        let mut records = existing.records.values();
-        existing
-            .records
-            .get(&self.uid)
-            .or_else(|| records.find(|record| record.mirror == self.mirror))
+        existing.record_of(&self.uid, &self.mirror)
     }
 }
 
@@ -72,6 +67,14 @@ pub struct Existing {
 }
 
 impl Existing {
+    /// The record of a mirror, or that of the mirror which had this one's name before and left its target behind: what that one made
+    /// is this one's.
+    pub fn record_of(&self, uid: &str, name: &str) -> Option<&Record> {
+        let mut records = self.records.values();
+        let own = self.records.get(uid);
+        own.or_else(|| records.find(|record| record.mirror == name))
+    }
+
     /// Takes in that the mirror with this UID was taken out of it.
     pub fn forget(&mut self, uid: &str, resource_version: String) {
         self.records.remove(uid);
@@ -260,7 +263,7 @@ fn foreign_owners(desired: &Desired, existing: Option<&Existing>) -> Vec<String>
     existing
         .into_iter()
         .flat_map(|existing| existing.ownership.owners())
-        .filter(|uid| *uid != desired.uid)
+        .filter(|uid| *uid != desired.owner)
         .map(str::to_owned)
         .collect()
 }

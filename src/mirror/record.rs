@@ -111,6 +111,11 @@ pub fn object(vault: &VaultHost, kind: ObjectKind, name: &str) -> String {
     format!("{vault}/{kind}s/{name}")
 }
 
+/// Whether that names several objects, of which a template made one key: no object's name has a comma.
+pub fn is_of_several(object: &str) -> bool {
+    object.contains(',')
+}
+
 /// Name of the annotation of the mirror with this UID.
 pub fn annotation(uid: &str) -> String {
     format!("{ANNOTATION_PREFIX}{uid}")
@@ -180,7 +185,10 @@ impl Content {
         let previous = match before {
             // What was gone back to is not gone back from.
             _ if self.failed.is_some() => None,
-            Some(before) if unchanged(&before) => before.previous.clone(),
+            Some(before) if unchanged(&before) => {
+                let is_of_it = |_: &String| before.object == self.object;
+                before.previous.clone().filter(is_of_it)
+            }
             Some(before) if before.object == self.object && before.version != self.version => {
                 Some(before.version.clone())
             }

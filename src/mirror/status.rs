@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use super::conflict::Conflict;
 use super::grant::Refusal;
 use super::limits::TooManyKeys;
-use super::matching::MatchError;
+use super::matching::{self, MatchError};
 use super::size::TooLarge;
 use super::target_name::TargetName;
 use super::way_back::Back;
@@ -35,7 +35,7 @@ pub enum Failure {
     #[error(transparent)]
     Unfit(#[from] Unfit),
     #[error(transparent)]
-    Template(#[from] TemplateError),
+    Template(#[from] Unfilled),
     #[error("spec.dataFrom: {0}")]
     Match(MatchError),
     #[error(transparent)]
@@ -69,6 +69,15 @@ pub struct Unfit {
     pub missing: Vec<MissingObject>,
 }
 
+/// A template that can't be rendered, and what that may be for.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{problem}{}", left_out(.missing))]
+pub struct Unfilled {
+    pub problem: TemplateError,
+    /// Objects that the vault does not have.
+    pub missing: Vec<MissingObject>,
+}
+
 impl From<MatchError> for Failure {
     fn from(error: MatchError) -> Self {
         match error {
@@ -78,16 +87,15 @@ impl From<MatchError> for Failure {
     }
 }
 
-impl From<RenderError> for Failure {
-    fn from(error: RenderError) -> Self {
+impl Failure {
+    /// Why there is no data, where the vault does not have these objects.
+    pub fn of_render(error: RenderError, missing: Vec<MissingObject>) -> Self {
         match error {
             RenderError::Object(error) => error.into(),
-            RenderError::Template(error) => error.into(),
+            RenderError::Template(problem) => Unfilled { problem, missing }.into(),
         }
     }
-}
 
-impl Failure {
     /// Why an object can't be read, in the mirror's own words: a certificate with its key is read as a secret, of which the mirror
     /// says nothing.
     pub fn of(error: &VaultError, source: Option<&Source>) -> Self {
@@ -240,8 +248,15 @@ fn is_kept(condition: &Condition, outcome: &Outcome<'_>) -> bool {
             is_reverted || condition.type_ == condition::OUTSIDE_VALIDITY
         }
         // That there was no way back is true of this content, though nobody asks any more.
-        Outcome::Mirrored { back, changed, .. } => {
-            is_reverted && condition.status == "False" && !changed && reverted(back).is_none()
+        Outcome::Mirrored {
+            back,
+            changed,
+            last_change,
+            ..
+        } => {
+            let is_newer = last_change.is_some_and(|at| at > condition.last_transition_time.0);
+            let is_of_it = !changed && !is_newer;
+            is_reverted && condition.status == "False" && is_of_it && reverted(back).is_none()
         }
     }
 }
@@ -253,9 +268,12 @@ fn wanted(mirror: &KeyVaultMirror, outcome: &Outcome<'_>, now: Timestamp) -> Vec
         status: true,
         reason: reason::MIRRORED,
         message: if count == 0 && missing.is_empty() {
-            format!(
-                "no secret of the vault is what match in spec.dataFrom looks for; the {kind} has no key"
-            )
+            let why = if matching::is_in(&mirror.spec) {
+                "no secret of the vault is what match in spec.dataFrom looks for"
+            } else {
+                "what the mirror's objects hold gives none"
+            };
+            format!("{why}; the {kind} has no key")
         } else {
             format!(
                 "{} in the {kind}{}{}",
@@ -423,7 +441,7 @@ mod tests {
     use super::super::way_back::NoWay;
     use super::*;
     use crate::api::ObjectKind;
-    use crate::render::RenderedKey;
+    use crate::render::{RenderedKey, TemplateProblem};
     use crate::vault::VaultSecret;
 
     fn at(second: i64) -> Timestamp {
@@ -653,6 +671,22 @@ mod tests {
         assert_eq!(said[1].0, "Reverted=False");
         assert_eq!(after(&mut mirror, &mirrored(&none, false)), said);
         assert_eq!(after(&mut mirror, &Outcome::Unchanged), said);
+        // Of content that came since nobody has said so, though that it came was not told.
+        let came = |at: &str| {
+            let mut outcome = mirrored(&none, false);
+            if let Outcome::Mirrored { last_change, .. } = &mut outcome {
+                *last_change = Some(at.parse().expect("a time"));
+            }
+            outcome
+        };
+        assert_eq!(
+            after(&mut mirror.clone(), &came("1970-01-01T00:00:00Z")),
+            said
+        );
+        assert_eq!(
+            after(&mut mirror.clone(), &came("9999-01-01T00:00:00Z")).len(),
+            1
+        );
         assert_eq!(after(&mut mirror, &mirrored(&none, true)).len(), 1);
         assert_eq!(after(&mut mirror, &mirrored(&refused, true)).len(), 1);
     }
@@ -686,6 +720,23 @@ mod tests {
         let after = status(&mirror, &Outcome::Unchanged, at(30));
         assert_eq!(after.missing_objects, missing);
         assert_eq!(&after.conditions[0].message, message);
+    }
+
+    #[test]
+    fn a_template_that_lacks_a_key_names_what_the_vault_does_not_have() {
+        let problem = TemplateError {
+            key: "url".into(),
+            line: 1,
+            problem: TemplateProblem::Unknown("data.password".into()),
+        };
+        let missing = MissingObject {
+            kind: ObjectKind::Secret,
+            name: "pw".into(),
+        };
+        let failure = Failure::of_render(RenderError::Template(problem), vec![missing]);
+        let said = failure.to_string();
+        assert!(said.contains("data.password is not known"), "{said}");
+        assert!(said.ends_with("secret pw"), "{said}");
     }
 
     #[test]
@@ -739,12 +790,17 @@ mod tests {
             last_change: None,
             adopted: false,
         };
-        let after = status(&mirror(), &outcome, at(10));
-        assert!(
-            after.conditions[0]
+        let said = |mirror| {
+            status(mirror, &outcome, at(10)).conditions[0]
                 .message
-                .starts_with("no secret of the vault")
-        );
+                .clone()
+        };
+        let (named, mut looking) = (mirror(), mirror());
+        let wished = json!({"match": {"namePattern": "a-.*"}});
+        let wished = serde_json::from_value(wished).expect("an entry of dataFrom");
+        looking.spec.data_from.push(wished);
+        assert!(said(&named).starts_with("what the mirror's objects hold"));
+        assert!(said(&looking).starts_with("no secret of the vault"));
     }
 
     #[test]

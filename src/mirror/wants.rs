@@ -13,8 +13,9 @@ use super::grant::{self, Applicant, Refusal};
 use super::in_place;
 use super::matching::{self, Found};
 use super::memory::{Memory, MirrorId};
+use super::plan::Existing;
 use super::schedule::interval;
-use super::status::Failure;
+use super::status::{Failure, Unfilled};
 use super::target_name::TargetName;
 use crate::api::{KeyVaultGrantSpec, KeyVaultMirror, KeyVaultMirrorSpec, MissingPolicy};
 use crate::render::{self, Source, sources};
@@ -41,7 +42,9 @@ impl Mirrors {
                 continue;
             }
             let id = MirrorId::of(&mirror);
-            let wants = match self.wants(&mirror, &id) {
+            let target = TargetName::of(&mirror.spec.target);
+            let watched = self.watched(id.namespace(), &target);
+            let wants = match self.wants(&mirror, &id, watched.as_ref()) {
                 Ok(Some(wants)) if wants.reads.is_empty() => Err(()),
                 Ok(wants) => Ok(wants),
                 Err(_) => Err(()),
@@ -50,8 +53,6 @@ impl Mirrors {
                 refused.push(id.reference());
                 continue;
             };
-            let target = TargetName::of(&mirror.spec.target);
-            let watched = self.watched(id.namespace(), &target);
             // Kept also so that it is forgotten should it go before it is looked at.
             let memory = Memory {
                 looked: Some(watched.map(|existing| existing.resource_version)),
@@ -73,11 +74,12 @@ impl Mirrors {
     }
 
     /// What a mirror may read, and how often that is looked at; nothing as long as it isn't known which secrets there are that it
-    /// looks for by name or tag.
+    /// looks for by name or tag. Of those, it keeps what its target has.
     pub(super) fn wants<'a>(
         &self,
         mirror: &'a KeyVaultMirror,
         id: &MirrorId,
+        existing: Option<&Existing>,
     ) -> Result<Option<Wants<'a>>, Failure> {
         if let Some(problem) = in_place::problem(mirror) {
             return Err(Failure::InvalidSpec(problem.to_owned()));
@@ -92,7 +94,11 @@ impl Mirrors {
             )));
         }
         if let Some(template) = &mirror.spec.template {
-            render::check_template(template)?;
+            let unfilled = |problem| Unfilled {
+                problem,
+                missing: Vec::new(),
+            };
+            render::check_template(template).map_err(unfilled)?;
         }
         if !self.targets.has(mirror.spec.target.kind) {
             return Err(Refusal::ConfigMapsOff.into());
@@ -113,7 +119,7 @@ impl Mirrors {
         };
         let looks = matching::is_in(&mirror.spec);
         let spec = if looks {
-            match self.resolved(mirror, id, &applicant, grants.clone(), interval)? {
+            match self.resolved(mirror, id, existing, &applicant, grants.clone(), interval)? {
                 Some(spec) => Cow::Owned(spec),
                 None => return Ok(None),
             }
@@ -141,6 +147,7 @@ impl Mirrors {
         &self,
         mirror: &KeyVaultMirror,
         id: &MirrorId,
+        existing: Option<&Existing>,
         applicant: &Applicant<'_>,
         grants: impl Iterator<Item = &'a KeyVaultGrantSpec> + Clone,
         interval: Duration,
@@ -158,16 +165,8 @@ impl Mirrors {
                 None => return Ok(None),
             }
         }
-        let target = &mirror.spec.target;
-        let records = self
-            .targets
-            .get(id.namespace(), target.kind, &target.name)
-            .map(|target| target.records())
-            .unwrap_or_default();
         let uid = mirror.uid().unwrap_or_default();
-        let record = records
-            .get(&uid)
-            .or_else(|| records.values().find(|record| record.mirror == id.name()));
+        let record = existing.and_then(|existing| existing.record_of(&uid, id.name()));
         let vault = self.suffixes.host(&mirror.spec.vault);
         let vault = vault.map_err(Refusal::from)?;
         let secrets = grant::visible(applicant, grants, &self.suffixes, &lists);

@@ -35,6 +35,8 @@ pub enum NoWay {
     Twice { object: String },
     #[error("the mirror's spec asks for a version of {object}")]
     Pinned { object: String },
+    #[error("what was rolled out is made of several objects: {objects}")]
+    Several { objects: String },
     #[error("no version of {object} before {version} is known")]
     Unknown { object: String, version: String },
     #[error("version {version} of {object} has expired, at {expires}")]
@@ -56,8 +58,8 @@ pub enum NoWay {
 pub struct Ways {
     /// They were gone before.
     gone: Vec<Step>,
-    /// Why the versions of those can't be read.
-    lost: Option<VaultError>,
+    /// Those of them whose version can't be read, and why.
+    lost: Vec<(Step, VaultError)>,
     asked: Vec<Step>,
     /// By key of the target, digests of contents that Pods had.
     had: BTreeMap<String, BTreeSet<String>>,
@@ -119,10 +121,8 @@ impl Ways {
 
     /// The reads of the versions before, beside those of the sources.
     pub fn reads(&self, sources: &[ReadKey]) -> Vec<ReadKey> {
-        let gone = self.gone.iter().filter(|_| self.lost.is_none());
-        gone.chain(&self.asked)
-            .map(|step| earlier(step, sources))
-            .collect()
+        let steps = self.gone.iter().chain(&self.asked);
+        steps.map(|step| earlier(step, sources)).collect()
     }
 
     /// Takes in which reads have failed for good, and drops those from `lost` that are of no interest.
@@ -132,12 +132,14 @@ impl Ways {
         }
         let reads = self.reads(sources);
         lost.retain(|read, _| reads.contains(read));
-        let error = |steps: &[Step]| {
-            let mut reads = steps.iter().map(|step| earlier(step, sources));
-            reads.find_map(|read| lost.get(&read).cloned())
-        };
-        self.lost = error(&self.gone);
-        if let Some(error) = error(&self.asked) {
+        let error = |step: &Step| lost.get(&earlier(step, sources)).cloned();
+        self.gone.retain(|step| {
+            let error = error(step);
+            let is_there = error.is_none();
+            self.lost.extend(error.map(|error| (step.clone(), error)));
+            is_there
+        });
+        if let Some(error) = self.asked.iter().find_map(error) {
             self.refusal = Some(NoWay::Unreadable(error));
             self.asked.clear();
         }
@@ -162,15 +164,12 @@ impl Ways {
             refusal: self.refusal.map(Box::new),
             ..Back::default()
         };
-        let mut earlier = earlier.iter().flatten().cloned();
-        match self.lost {
-            Some(error) if self.gone.iter().any(holds) => return Err(error),
-            Some(_) => {}
-            None => {
-                let gone = self.gone.into_iter().zip(earlier.by_ref());
-                back.gone = gone.filter(|(step, _)| holds(step)).collect();
-            }
+        if let Some((_, error)) = self.lost.into_iter().find(|(step, _)| holds(step)) {
+            return Err(error);
         }
+        let mut earlier = earlier.iter().flatten().cloned();
+        let gone = self.gone.into_iter().zip(earlier.by_ref());
+        back.gone = gone.filter(|(step, _)| holds(step)).collect();
         let asked: Vec<_> = self.asked.into_iter().zip(earlier).collect();
         let expired = |(step, secret): &(Step, Arc<VaultSecret>)| {
             let expires = secret.expires.filter(|expires| *expires <= now)?;
@@ -275,6 +274,9 @@ fn before<'a>(
     let object = || known.object.clone();
     if known.failed.is_some() {
         return Err(NoWay::Twice { object: object() });
+    }
+    if record::is_of_several(&known.object) {
+        return Err(NoWay::Several { objects: object() });
     }
     let mut own = sources
         .iter()

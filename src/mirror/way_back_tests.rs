@@ -370,6 +370,78 @@ fn of_contents_that_failed_together_all_are_gone_back_from_or_none() {
     }
 }
 
+#[test]
+fn what_can_not_be_read_any_more_holds_up_what_has_the_failed_version_alone() {
+    let names = ["a", "b"];
+    let sources = names.map(|name| source(name, None));
+    let read = |source: &Source| ReadKey {
+        vault: host(),
+        identity: Identity::default(),
+        collection: Collection::Secrets,
+        name: source.name.clone(),
+        version: None,
+    };
+    let reads = sources.each_ref().map(read);
+    let secret = |version: &str| {
+        Ok(Arc::new(VaultSecret {
+            value: Vec::new().into(),
+            version: version.to_owned(),
+            updated: None,
+            not_before: None,
+            expires: None,
+        }))
+    };
+    let mut record = World::new(&[]).record;
+    for name in names {
+        let key = KeyRecord {
+            digest: "d".into(),
+            object: record::object(&host(), ObjectKind::Secret, name),
+            version: "1".into(),
+            updated: None,
+            expires: None,
+            changed: at(1),
+            first: false,
+            unsettled_since: None,
+            previous: None,
+            failed: Some("2".into()),
+        };
+        record.keys.insert(name.to_owned(), key);
+    }
+    let ways = || {
+        let mut ways = Ways::of(&host(), &sources, Some(&record), &[]);
+        let gone = ReadKey {
+            version: Some("1".into()),
+            ..reads[0].clone()
+        };
+        let error = VaultError::new(VaultErrorKind::Disabled, &host(), "secret a", "");
+        ways.lose(&reads, &mut BTreeMap::from([(gone, error)]));
+        assert_eq!(ways.reads(&reads).len(), 1);
+        ways
+    };
+    let open = |a: &str| ways().open(2, &[secret(a), secret("2"), secret("1")], at(9));
+    assert!(open("2").is_err(), "the vault still has what failed");
+    let back = open("3").expect("a newer version");
+    let steps: Vec<_> = back.steps().map(|step| &*step.object).collect();
+    assert_eq!(steps, [&*record.keys["b"].object]);
+}
+
+#[test]
+fn of_what_a_template_makes_of_several_objects_there_is_no_version_before() {
+    let mut record = World::new(&["a", "b"]).record;
+    let key = record.keys.get_mut("token").expect("a key");
+    key.object = record::object(&host(), ObjectKind::Secret, "password, user");
+    let wish = Wish {
+        digest_key: "k".into(),
+        failed: key.digest.clone(),
+        before: None,
+        because: "it failed".into(),
+    };
+    let wishes = [("token".to_owned(), wish)];
+    let sources = [source("password", None), source("user", None)];
+    let ways = Ways::of(&host(), &sources, Some(&record), &wishes);
+    assert!(matches!(ways.refusal, Some(NoWay::Several { .. })));
+}
+
 fn source(name: &str, version: Option<&str>) -> Source {
     Source {
         kind: ObjectKind::Secret,

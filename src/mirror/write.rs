@@ -51,6 +51,10 @@ impl Mirrors {
                 let resource_version = targets.write(mirror, &write, rendered).await?;
                 self.metrics
                     .target_written(&mirror.namespace().unwrap_or_default());
+                if has_moved(mirror) {
+                    // What it had before is left over now.
+                    self.mirrors_touched.notify_one();
+                }
                 tracing::info!(target = %target.name, keys = rendered.len(), content = write.changes_content, adopted = write.record.adopted, "{} written", target.kind);
                 (resource_version, write.changes_content, Some(write.record))
             }
@@ -206,6 +210,14 @@ impl Mirrors {
             })
             .collect()
     }
+}
+
+/// Whether the target that a mirror wants is not the one that it says it has.
+fn has_moved(mirror: &KeyVaultMirror) -> bool {
+    let told = mirror.status.as_ref();
+    let told = told.and_then(|status| status.target.as_ref());
+    let target = &mirror.spec.target;
+    told.is_some_and(|told| told.name != target.name || told.kind != target.kind.to_string())
 }
 
 /// When the first of the objects becomes valid or expires.

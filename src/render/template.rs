@@ -179,7 +179,8 @@ fn explain(error: &Error, scope: &Scope, text: &str, line: usize) -> TemplatePro
     match error.kind() {
         ErrorKind::UndefinedError => {
             let line = text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
-            TemplateProblem::Unknown(scope.unknown(line))
+            let unknown = scope.unknown(line).or_else(|| scope.unknown(text));
+            TemplateProblem::Unknown(unknown.unwrap_or_else(|| "a key that it looks up".to_owned()))
         }
         ErrorKind::OutOfFuel => TemplateProblem::TooMuch,
         ErrorKind::WriteFailure => TemplateProblem::TooLarge,

@@ -102,6 +102,9 @@ impl<S: Clone + Eq + Hash> Rosters<S> {
             }
             Err(error) => {
                 let is_news = before.as_ref() != Some(&error);
+                if error.kind == VaultErrorKind::Forbidden {
+                    list.roster = None;
+                }
                 list.error = Some(error);
                 is_news
             }
@@ -115,11 +118,8 @@ impl<S: Clone + Eq + Hash> Rosters<S> {
         let list = self.lists.get(account)?;
         match (&list.roster, &list.error) {
             (None, None) => None,
-            (Some(roster), None) => Some(Ok(Arc::clone(roster))),
-            (Some(roster), Some(error)) if error.kind != VaultErrorKind::Forbidden => {
-                Some(Ok(Arc::clone(roster)))
-            }
-            (_, Some(error)) => Some(Err(error.clone())),
+            (Some(roster), _) => Some(Ok(Arc::clone(roster))),
+            (None, Some(error)) => Some(Err(error.clone())),
         }
     }
 
@@ -257,6 +257,10 @@ mod tests {
         assert_eq!(rosters.listed(&account(), Err(forbidden.clone())), ready);
         assert_eq!(rosters.listed(&account(), Err(forbidden.clone())), vec![]);
         assert_eq!(rosters.of(&account()), Some(Err(forbidden)));
+        // Nor does what was there come back with another error.
+        let down = error(VaultErrorKind::Unreachable);
+        rosters.listed(&account(), Err(down.clone()));
+        assert_eq!(rosters.of(&account()), Some(Err(down)));
         assert_eq!(rosters.listed(&account(), Ok(roster(&["x"]))), ready);
     }
 }

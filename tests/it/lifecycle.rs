@@ -41,6 +41,34 @@ async fn what_is_retained_stays_also_when_the_mirror_was_failing() {
 }
 
 #[tokio::test]
+async fn what_a_mirror_had_stays_until_what_it_wants_now_is_there() {
+    let fixture = Fixture::new("moving").await;
+    let _daemon = fixture.daemon().await;
+    fixture.set("s", "v");
+    fixture.set("clock", "v");
+    let mirror = |target: &str| fixture.mirror("m", target, &[("k", "s")]);
+    fixture.apply(&mirror("before")).await;
+    let before = fixture.secret_has("before", "k", b"v").await;
+    let theirs = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "after"}});
+    fixture.apply(&theirs).await;
+    fixture.apply(&mirror("after")).await;
+    fixture.reason("m", "TargetConflict").await;
+    let clock = fixture.mirror("clock", "clock", &[("k", "clock")]);
+    fixture.apply(&clock).await;
+    // A sweep comes within seconds of a mirror that gets another target.
+    fixture.cycles(2).await;
+    let stays = fixture.secret_has("before", "k", b"v").await;
+    assert_eq!(stays.uid(), before.uid());
+
+    let delete = DeleteParams::default();
+    let deleted = fixture.secrets().delete("after", &delete).await;
+    deleted.expect("deleted");
+    fixture.sync_now("m").await;
+    fixture.secret_has("after", "k", b"v").await;
+    fixture.secret_is_gone("before").await;
+}
+
+#[tokio::test]
 async fn two_types_for_one_target_are_a_conflict_of_the_later_mirror() {
     let fixture = Fixture::new("two-types").await;
     let _daemon = fixture.daemon().await;

@@ -68,6 +68,27 @@ async fn keys_of_a_type_that_another_mirror_fills_are_there() {
 }
 
 #[tokio::test]
+async fn a_mirror_that_came_before_those_that_fill_the_rest_is_looked_at_when_they_have() {
+    let fixture = Fixture::new("unfit-first").await;
+    let _daemon = fixture.daemon().await;
+    fixture.set("pair", r#"{"tls.crt": "c", "tls.key": "k"}"#);
+    fixture.set("more", r#"{"more": "m"}"#);
+    let mirror = |name: &str| {
+        let mut mirror = typed(&fixture, name, "kubernetes.io/tls", expanded(name));
+        mirror["spec"]["target"]["name"] = json!("t");
+        mirror["spec"]["refreshInterval"] = json!("2h");
+        mirror
+    };
+    fixture.apply(&mirror("more")).await;
+    fixture.reason("more", "InvalidContent").await;
+    fixture.apply(&mirror("pair")).await;
+    fixture
+        .secret_has_keys("t", &["more", "tls.crt", "tls.key"])
+        .await;
+    fixture.reason("more", "Mirrored").await;
+}
+
+#[tokio::test]
 async fn a_docker_config_that_is_none_is_said_and_mended_in_the_vault() {
     let fixture = Fixture::new("docker").await;
     let _daemon = fixture.daemon().await;

@@ -1,8 +1,9 @@
 //! Keys that are made by templates, and secrets that are found by name and tag.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use keytide::devvault::{Changes, Fault, NewSecret, Operation};
+use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, SOON};
@@ -20,21 +21,6 @@ fn matching(fixture: &Fixture, name: &str, wished: Value) -> Value {
     let mut mirror = fixture.mirror(name, name, &[]);
     mirror["spec"]["dataFrom"] = json!([{"match": wished}]);
     mirror
-}
-
-/// Waits until a Secret has these keys, and no others.
-async fn secret_has_keys(fixture: &Fixture, secret: &str, keys: &[&str]) {
-    let wanted: BTreeSet<String> = keys.iter().map(|key| (*key).to_owned()).collect();
-    eventually(SOON, &format!("Secret {secret} has {keys:?}"), async || {
-        let found = fixture.secrets().get(secret).await;
-        let data = found.map_err(|error| error.to_string())?.data;
-        let keys: BTreeSet<String> = data.unwrap_or_default().into_keys().collect();
-        match keys == wanted {
-            true => Ok(()),
-            false => Err(format!("{keys:?}")),
-        }
-    })
-    .await;
 }
 
 fn tagged(value: &str, tag: &str) -> NewSecret {
@@ -62,8 +48,10 @@ async fn a_template_makes_a_connection_string_and_follows_its_parts() {
     let expected = b"postgres://app:p%40ss@db/app\n";
     fixture.secret_has("replaced", "url", expected).await;
     fixture.secret_has("merged", "url", expected).await;
-    secret_has_keys(&fixture, "replaced", &["url"]).await;
-    secret_has_keys(&fixture, "merged", &["pass.word", "url", "user"]).await;
+    fixture.secret_has_keys("replaced", &["url"]).await;
+    fixture
+        .secret_has_keys("merged", &["pass.word", "url", "user"])
+        .await;
 
     fixture.set("password", "other");
     let expected = b"postgres://app:other@db/app\n";
@@ -137,8 +125,12 @@ async fn secrets_are_found_by_name_and_tag_and_new_ones_without_another_page() {
         ))
         .await;
     fixture.secret_has("named", "x.conf", b"of team-a-x").await;
-    secret_has_keys(&fixture, "named", &["Y.conf", "x.conf"]).await;
-    secret_has_keys(&fixture, "tagged", &["team-a-x", "team-b-z"]).await;
+    fixture
+        .secret_has_keys("named", &["Y.conf", "x.conf"])
+        .await;
+    fixture
+        .secret_has_keys("tagged", &["team-a-x", "team-b-z"])
+        .await;
     fixture.reason("named", "Mirrored").await;
 
     // One list a cycle serves both mirrors, and shows what is new.
@@ -181,13 +173,22 @@ async fn what_vanishes_from_the_vault_is_kept_and_what_the_spec_no_longer_means_
     }
     let all = |pattern: &str| matching(&fixture, "m", json!({"namePattern": pattern}));
     fixture.apply(&all("[ab]-.*")).await;
-    secret_has_keys(&fixture, "m", &["a-1", "a-2", "b-1"]).await;
+    fixture.secret_has_keys("m", &["a-1", "a-2", "b-1"]).await;
 
     let azure = fixture.azure();
     azure.delete_secret(&fixture.vault, "a-2").expect("deleted");
     let message = fixture.reason("m", "ObjectNotFound").await;
     assert!(message.contains("secret a-2"), "{message}");
-    secret_has_keys(&fixture, "m", &["a-1", "a-2", "b-1"]).await;
+    fixture.secret_has_keys("m", &["a-1", "a-2", "b-1"]).await;
+    // Also where the watch does not show the Secret any more.
+    let label = json!({"metadata": {"labels": {"keytide.dev/mirrored": null}}});
+    fixture
+        .secrets()
+        .patch("m", &PatchParams::default(), &Patch::Merge(&label))
+        .await
+        .expect("patched");
+    fixture.cycles(2).await;
+    fixture.secret_has_keys("m", &["a-1", "a-2", "b-1"]).await;
     azure
         .recover_secret(&fixture.vault, "a-2")
         .expect("recovered");
@@ -200,10 +201,10 @@ async fn what_vanishes_from_the_vault_is_kept_and_what_the_spec_no_longer_means_
         .update_secret(&fixture.vault, "a-1", off)
         .expect("disabled");
     fixture.reason("m", "ObjectDisabled").await;
-    secret_has_keys(&fixture, "m", &["a-1", "a-2", "b-1"]).await;
+    fixture.secret_has_keys("m", &["a-1", "a-2", "b-1"]).await;
 
     fixture.apply(&all("b-.*|a-2")).await;
-    secret_has_keys(&fixture, "m", &["a-2", "b-1"]).await;
+    fixture.secret_has_keys("m", &["a-2", "b-1"]).await;
     fixture.reason("m", "Mirrored").await;
 }
 
@@ -223,7 +224,7 @@ async fn a_mirror_sees_what_is_granted_and_no_other_name() {
         .count(&fixture.host(), Operation::List);
     assert_eq!(lists, 0, "without a grant nothing is asked");
     fixture.grant("team-a-*").await;
-    secret_has_keys(&fixture, "m", &["team-a-x"]).await;
+    fixture.secret_has_keys("m", &["team-a-x"]).await;
     let told = fixture
         .testbed
         .kubectl(&[
@@ -256,7 +257,7 @@ async fn what_matches_nothing_yet_is_an_empty_secret_that_fills() {
         .await;
     let message = fixture.reason("m", "Mirrored").await;
     assert!(message.contains("no secret of the vault"), "{message}");
-    secret_has_keys(&fixture, "m", &[]).await;
+    fixture.secret_has_keys("m", &[]).await;
     fixture.set("a-1", "first");
     fixture.secret_has("m", "a-1", b"first").await;
     fixture.message("m", "Mirrored", "1 key").await;
@@ -317,15 +318,16 @@ async fn where_listing_is_forbidden_it_is_said_and_heals() {
     azure
         .set_faults(&fixture.vault, vec![forbidden])
         .expect("a fault");
-    fixture
-        .apply(&matching(&fixture, "m", json!({"namePattern": ".*"})))
-        .await;
+    let mut mirror = matching(&fixture, "m", json!({"namePattern": ".*"}));
+    mirror["spec"]["refreshInterval"] = json!("2h");
+    fixture.apply(&mirror).await;
     let message = fixture.reason("m", "VaultForbidden").await;
     assert!(
         message.contains("'list'") && message.contains("match"),
         "{message}"
     );
     azure.clear_faults(&fixture.vault).expect("cleared");
+    fixture.sync_now("m").await;
     fixture.secret_has("m", "a", b"1").await;
     fixture.reason("m", "Mirrored").await;
 }

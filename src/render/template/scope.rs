@@ -50,19 +50,18 @@ impl Scope {
         self.seen().problem.clone()
     }
 
-    /// What is not known of what stands in this line.
-    pub fn unknown(&self, line: &str) -> String {
+    /// What is not known of what stands in this text. A name that does not stand there may be the content of a key, by which another
+    /// one was looked up.
+    pub fn unknown(&self, text: &str) -> Option<String> {
+        let is_of_name = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
+        let words: BTreeSet<&str> = text.split(|c| !is_of_name(c)).collect();
         let seen = self.seen();
         let there = seen.missed.iter().filter(|name| {
-            let key = name.rsplit('.').next().unwrap_or_default();
-            line.contains(key)
+            let key = name.strip_prefix("data.").unwrap_or(name);
+            words.contains(name.as_str()) || words.contains(key)
         });
         let there: BTreeSet<&str> = there.map(String::as_str).collect();
-        match seen.missed.last() {
-            _ if !there.is_empty() => Vec::from_iter(there).join(", "),
-            Some(last) => last.clone(),
-            None => "something in it".to_owned(),
-        }
+        (!there.is_empty()).then(|| Vec::from_iter(there).join(", "))
     }
 
     /// What a key holds.

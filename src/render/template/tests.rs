@@ -122,6 +122,14 @@ fn what_is_wrong_is_said_with_name_and_line_and_never_with_a_value() {
         ("\n{{ data.none|trim }}", "data.none is not known"),
         ("\n{% if data.none %}{% endif %}", "data.none is not known"),
         ("\n{{ data.a.b }}", "is not known"),
+        (
+            "\n{{ data[data.a] }}",
+            "a key that it looks up is not known",
+        ),
+        (
+            "\n{% for part in data.a|split(\",\") %}{{ data[part] }}{% endfor %}",
+            "a key that it looks up is not known",
+        ),
         ("\n{{ data.bytes }}", "data.bytes is no text"),
         ("\n{{ data.bytes|b64encode }}", "data.bytes is no text"),
         ("\n{{ data|tojson }}", "data.bytes is no text"),
@@ -153,6 +161,8 @@ fn what_is_wrong_is_said_with_name_and_line_and_never_with_a_value() {
         assert!(!said.contains(CANARY), "{text}: {said}");
         assert_eq!((error.key.as_str(), error.line), ("made", 2), "{text}");
     }
+    let error = made("{{ data.none\n ~ data.a }}", &values).expect_err("an error");
+    assert!(error.to_string().contains("data.none is not"), "{error}");
 }
 
 #[test]
