@@ -1,5 +1,5 @@
 //! `AzureKeyVaultSecret` of akv2k8s, which the daemon reads in place: its name, and a definition for clusters that have none. In
-//! clusters that have akv2k8s', that one is used. What the fields mean is in [`crate::migrate`], which is the only reader.
+//! clusters that have akv2k8s', that one is used. What the fields of its spec mean is in [`crate::migrate`].
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Value, json};

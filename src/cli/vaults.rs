@@ -29,7 +29,7 @@ pub struct VaultFlags {
     /// Let mirrors read as ServiceAccounts of their own namespaces, of which the API server is asked for tokens
     #[arg(long, env = "KEYTIDE_SERVICE_ACCOUNTS", default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     service_accounts: bool,
-    /// Most requests per second to a vault; Key Vault itself allows 400 to all of its users together
+    /// Most requests per second to a vault with one identity; Key Vault itself allows 400 to all of its users together
     #[arg(long, env = "KEYTIDE_VAULT_REQUESTS_PER_SECOND", default_value_t = 150, value_parser = clap::value_parser!(u32).range(1..))]
     vault_requests_per_second: u32,
 }

@@ -8,7 +8,8 @@
 //! A leader stops acting at the renew deadline, before anyone else may begin. One that is stopped itself (SIGSTOP, a frozen
 //! machine) doesn't notice in time, so what it does when it goes on is refused twice: [`Fence`] lets no write begin after the
 //! deadline; and one that had begun carries the resourceVersion that it was decided on, which is another one by then if
-//! the new leader has written the same object.
+//! the new leader has written the same object. (Not so what is said of a RotationPolicy or of an AzureKeyVaultSecret: its next
+//! look says it again.)
 
 mod candidate;
 mod election;
