@@ -15,7 +15,10 @@ version := $(shell sed -nE '0,/^version = "(.*)"/s//\1/p' Cargo.toml)
 commit := $(shell git describe --always --dirty --abbrev=12 --exclude '*' 2>/dev/null || echo unknown)
 triple := $(shell rustc -vV | sed -n 's/^host: //p')
 image := $(target)/keytide-image.tar
-static := -C target-feature=+crt-static
+# Most of an idle daemon's memory is its own program, of which packed relocations are 1.7 MiB less and folded twins 0.5 MiB. The
+# linker that Rust brings knows both; on other processors it is not the default.
+packed := -C link-arg=-Wl,-z,pack-relative-relocs,--icf=all
+static := -C target-feature=+crt-static $(if $(filter x86_64-%,$(triple)),$(packed))
 
 # The linters' versions are in a file, and the folder's name is a hash of it: other versions never meet.
 lint_requirements := tests/testbed/lint-requirements.txt

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use keytide::api::KeyVaultMirrorSpec;
 use keytide::migrate::Conversion;
-use keytide::mirror::matches;
+use keytide::mirror::glob_matches;
 use keytide::render::{Contents, RenderError, Rendered, Source, is_key, render, sources};
 use keytide::vault::VaultSecret;
 use serde_json::{Value, json};
@@ -82,10 +82,10 @@ pub fn transforms(bytes: &[u8]) {
 pub fn pattern(bytes: &[u8]) {
     let (pattern, name) = first_line(bytes);
     let name = String::from_utf8_lossy(name);
-    matches(&pattern, &name);
-    assert!(matches("*", &name));
+    glob_matches(&pattern, &name);
+    assert!(glob_matches("*", &name));
     // A star also stands for nothing.
-    assert!(matches(&name, &name.replace('*', "")));
+    assert!(glob_matches(&name, &name.replace('*', "")));
 }
 
 /// Manifests of akv2k8s, or of anything else that is converted.

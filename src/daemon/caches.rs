@@ -26,7 +26,7 @@ use self::sources::{watch_classes, watch_versions};
 use self::targets::watch_targets;
 use self::workloads::watch_workloads;
 use crate::api::{KeyVaultGrant, KeyVaultMirror, RotationPolicy};
-use crate::mirror::in_place::is_in_place;
+use crate::mirror::akv2k8s::is_in_place;
 use crate::mirror::{self, MirrorId, Target, TargetName, TargetStores, USE_LABEL, mirrors_of};
 use crate::rotation::{self, Class, Flights, ROTATE, Source, Workload, WorkloadKind, Workloads};
 use crate::telemetry::Metrics;

@@ -30,7 +30,7 @@ pub use self::tokens::TokenRequests;
 use crate::api::{KeyVaultGrant, KeyVaultMirror, RotationPolicy};
 use crate::clock::ServerClock;
 use crate::leader::{self, Candidacy, Candidate, Fence};
-use crate::mirror::{self, Activity, Memories, Mirrors, Reverts};
+use crate::mirror::{self, Activity, Memories, Mirrors, RevertRequests};
 use crate::rotation::{self, Judge, Policies, Policy, Rotations, Sources, Unmirrored};
 use crate::telemetry::{Events, Health, Metrics, serve};
 use crate::vault::{
@@ -220,7 +220,7 @@ async fn controllers(
     let digest_key = digest_key(client, &settings.namespace, &settings.digest_key_secret).await?;
     let events = Events::new(client.clone(), instance.to_owned());
     let activity = Activity::default();
-    let (reverts, revert_triggers) = Reverts::new();
+    let (reverts, revert_triggers) = RevertRequests::new();
     let vaults = vault::Config {
         transport,
         credential: settings.credential,

@@ -12,7 +12,7 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::in_place;
+use super::akv2k8s;
 use super::ownership::{claimed, manager};
 use super::plan::{MIRRORED_LABEL, Write};
 use super::record::annotation;
@@ -295,7 +295,7 @@ fn body(mirror: &KeyVaultMirror, write: &Write, rendered: &Rendered) -> Value {
         None => body["metadata"]["resourceVersion"] = NO_VERSION.into(),
     }
     if write.record.is_owner()
-        && let Some(owner) = in_place::owner(mirror)
+        && let Some(owner) = akv2k8s::owner(mirror)
     {
         body["metadata"]["ownerReferences"] = json!([owner]);
     }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use kube::ResourceExt;
 use kube::api::{Api, DynamicObject};
 
+use super::akv2k8s;
 use super::apply::Targets;
 use super::controller::Mirrors;
-use super::in_place;
 use super::plan::Existing;
 use super::record::Record;
 use super::status::Failure;
@@ -117,21 +117,21 @@ impl Mirrors {
     /// Asks the API server for a mirror.
     async fn still(&self, namespace: &str, mirror: &str) -> Result<Still, kube::Error> {
         let client = self.client.clone();
-        let live = match in_place::resource_name(mirror) {
+        let live = match akv2k8s::resource_name(mirror) {
             None => {
                 let api: Api<KeyVaultMirror> = Api::namespaced(client, namespace);
                 api.get_opt(mirror).await?
             }
             Some(_) if !self.akv2k8s => return Ok(Still::Unknown),
             Some(resource) => {
-                let Some(kind) = in_place::served(&client).await? else {
+                let Some(kind) = akv2k8s::served(&client).await? else {
                     return Ok(Still::Unknown);
                 };
                 let api: Api<DynamicObject> = Api::namespaced_with(client, namespace, &kind);
                 let Some(resource) = api.get_opt(resource).await? else {
                     return Ok(Still::OwnerGone);
                 };
-                let mut mirrors = in_place::mirrors_of(resource).into_iter();
+                let mut mirrors = akv2k8s::mirrors_of(resource).into_iter();
                 mirrors.find(|it| it.name_any() == mirror)
             }
         };

@@ -1,18 +1,18 @@
 //! What a target is to have: the content of the mirror's objects or, where a rollout of it has failed, that of before.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kube::ResourceExt;
 
+use super::akv2k8s;
 use super::controller::Mirrors;
 use super::grant::Refusal;
-use super::in_place;
 use super::matching;
 use super::plan::{Desired, Existing};
 use super::record::{self, Content};
+use super::revert::{CannotRevert, PriorVersions, Reverted};
 use super::status::Failure;
 use super::target_name::TargetName;
-use super::way_back::{Back, NoWay, Ways};
 use crate::api::{KeyVaultMirror, KeyVaultMirrorSpec, MissingObject};
 use crate::digest::Place;
 use crate::render::{self, RenderError, Rendered, Source};
@@ -31,28 +31,35 @@ pub(super) struct Next {
     /// How many objects it is made of.
     pub objects: usize,
     pub desired: Desired,
-    pub back: Back,
+    pub reverted: Reverted,
 }
 
 impl Mirrors {
-    /// The ways back to versions before the vault's, as far as they are known before anything is read.
-    pub(super) fn ways(
+    /// Adds to the reads of a mirror's sources those of versions before the vault's that are to be gone back to, but for those that
+    /// are known to be lost.
+    pub(super) fn add_prior_versions(
         &self,
         mirror: &KeyVaultMirror,
         sources: &[Source],
-        reads: &[ReadKey],
+        reads: &mut Vec<ReadKey>,
         existing: Option<&Existing>,
-    ) -> Ways {
+        lost: &mut BTreeMap<ReadKey, VaultError>,
+    ) -> PriorVersions {
+        reads.truncate(sources.len());
         let Some(read) = reads.first() else {
-            return Ways::default();
+            return PriorVersions::default();
         };
         let uid = mirror.metadata.uid.as_deref().unwrap_or_default();
         let name = mirror.metadata.name.as_deref().unwrap_or_default();
         let record = existing.and_then(|existing| existing.record_of(uid, name));
         let namespace = mirror.metadata.namespace.as_deref().unwrap_or_default();
         let target = TargetName::of(&mirror.spec.target);
-        let wishes = self.reverts.of(namespace, &target);
-        Ways::of(&read.vault, sources, record, &wishes)
+        let requests = self.reverts.of(namespace, &target);
+        let mut prior = PriorVersions::of(&read.vault, sources, record, &requests);
+        prior.lose(reads, lost);
+        let more = prior.reads(reads);
+        reads.extend(more);
+        prior
     }
 
     /// What the target is to have, given what was found of the sources of the spec, which has an entry of `data` for each secret that
@@ -64,31 +71,31 @@ impl Mirrors {
         spec: &KeyVaultMirrorSpec,
         sources: &[Source],
         found: &[Found],
-        mut back: Back,
+        mut reverted: Reverted,
     ) -> Result<Next, Failure> {
         loop {
-            let found = back.found(sources.len(), found);
+            let found = reverted.found(sources.len(), found);
             let missing = missing(sources, &found);
             let refusal = match data(spec, sources, found).await {
                 Ok(rendered) => {
                     let data = Data { rendered, missing };
-                    let desired = self.desired(mirror, &data.rendered, &back)?;
-                    match back.check(&desired.keys) {
+                    let desired = self.desired(mirror, &data.rendered, &reverted)?;
+                    match reverted.check(&desired.keys) {
                         Ok(()) => {
                             return Ok(Next {
                                 data,
                                 objects: sources.len(),
                                 desired,
-                                back,
+                                reverted,
                             });
                         }
                         Err(refusal) => refusal,
                     }
                 }
-                Err(problem) if back.is_asked() => NoWay::Unusable(problem),
+                Err(problem) if reverted.is_asked() => CannotRevert::Unusable(problem),
                 Err(problem) => return Err(Failure::of_render(problem, missing)),
             };
-            back.refuse(refusal);
+            reverted.refuse(refusal);
         }
     }
 
@@ -96,7 +103,7 @@ impl Mirrors {
         &self,
         mirror: &KeyVaultMirror,
         rendered: &Rendered,
-        back: &Back,
+        reverted: &Reverted,
     ) -> Result<Desired, Refusal> {
         let namespace = mirror.namespace().unwrap_or_default();
         let target = &mirror.spec.target;
@@ -112,7 +119,7 @@ impl Mirrors {
             let version = from.secret.version.clone();
             let content = Content {
                 digest: self.digest_key.content(place, from.identity()),
-                failed: back.failed(&object, &version).map(str::to_owned),
+                failed: reverted.failed(&object, &version).map(str::to_owned),
                 object,
                 version,
                 updated: from.secret.updated,
@@ -123,10 +130,10 @@ impl Mirrors {
         Ok(Desired {
             mirror: mirror.name_any(),
             uid: mirror.uid().unwrap_or_default(),
-            owner: in_place::owner(mirror)
+            owner: akv2k8s::owner(mirror)
                 .map(|owner| owner.uid)
                 .unwrap_or_default(),
-            origin: in_place::origin(mirror),
+            origin: akv2k8s::origin(mirror),
             digest_key: self.digest_key.id().to_owned(),
             immutable: target.immutable,
             deletion_policy: mirror.spec.deletion_policy,
@@ -140,7 +147,7 @@ impl Mirrors {
 
 /// A version before the vault's that can't be read, and its place among the reads: it is that one alone, and waiting does not bring
 /// it back.
-pub(super) fn lost(delivery: &Delivery, sources: usize) -> Option<(usize, VaultError)> {
+pub(super) fn lost_prior(delivery: &Delivery, sources: usize) -> Option<(usize, VaultError)> {
     match delivery {
         Delivery::Failed { place, error } => {
             let is_lost = !error.kind.is_transient() && !error.kind.concerns_vault();

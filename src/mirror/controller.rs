@@ -18,17 +18,17 @@ use tracing::Instrument;
 
 use super::activity::Activity;
 use super::apply::Targets;
-use super::content::{Data, lost};
+use super::content::{Data, lost_prior};
 use super::matching;
-use super::memory::{Memories, Memory, MirrorId};
-use super::reverts::Reverts;
+use super::memory::{Memories, Memory, MirrorId, Seen};
+use super::revert::Reverted;
+use super::revert_requests::RevertRequests;
 use super::schedule::{backoff, interval};
 use super::status::{Failure, Outcome};
 use super::target::Target;
 use super::target_name::TargetName;
 use super::targets::TargetStores;
 use super::wants::{Wants, if_missing};
-use super::way_back::Back;
 use crate::api::{KeyVaultGrant, KeyVaultMirror};
 use crate::clock::ServerClock;
 use crate::daemon::Stop;
@@ -68,7 +68,7 @@ pub struct Mirrors {
     pub targets: TargetStores,
     pub activity: Activity,
     /// What failed rollouts ask to have taken back.
-    pub reverts: Reverts,
+    pub reverts: RevertRequests,
     pub events: Events,
     pub metrics: Arc<Metrics>,
     pub memories: Memories,
@@ -138,7 +138,7 @@ pub(super) enum Attempt {
     Waiting,
     Mirrored {
         data: Data,
-        back: Back,
+        reverted: Reverted,
         /// Whether content was written, and when it last was.
         changed: bool,
         last_change: Option<Timestamp>,
@@ -187,14 +187,14 @@ impl Mirrors {
             Ok(Attempt::Unchanged) => Outcome::Unchanged,
             Ok(Attempt::Mirrored {
                 data,
-                back,
+                reverted,
                 changed,
                 last_change,
                 adopted,
             }) => Outcome::Mirrored {
                 rendered: &data.rendered,
                 missing: &data.missing,
-                back,
+                reverted,
                 changed: *changed,
                 last_change: *last_change,
                 adopted: *adopted,
@@ -287,9 +287,8 @@ impl Mirrors {
         if memory.tries_lost_again(interval, now) {
             memory.lost.clear();
         }
-        let mut ways = self.ways(mirror, &sources, &reads, existing.as_ref());
-        ways.lose(&reads, &mut memory.lost);
-        reads.extend(ways.reads(&reads));
+        let lost = &mut memory.lost;
+        let prior = self.add_prior_versions(mirror, &sources, &mut reads, existing.as_ref(), lost);
         if reads.is_empty() {
             self.vaults.unwant(id);
         } else {
@@ -298,38 +297,34 @@ impl Mirrors {
         if is_asked {
             self.vaults.ask_anew(id);
         }
-        let in_sync = as_looked
-            && memory.seen.as_ref().is_some_and(|seen| {
-                seen.generation == mirror.metadata.generation
-                    && seen.objects == sources.len()
-                    && Some(&seen.target) == there.as_ref()
-                    && seen.valid_until.is_none_or(|until| now < until)
-            });
+        let is_as_seen = |seen: &Seen| seen.holds(mirror, sources.len(), there.as_deref(), now);
+        let in_sync = as_looked && memory.seen.as_ref().is_some_and(is_as_seen);
         let delivery = if reads.is_empty() {
             (!in_sync).then(|| Delivery::Content(Vec::new()))
         } else {
             self.vaults.take(id)
         };
-        if let Some((place, error)) = delivery.as_ref().and_then(|it| lost(it, sources.len())) {
+        if let Some((place, error)) = delivery
+            .as_ref()
+            .and_then(|it| lost_prior(it, sources.len()))
+        {
             self.activity.begin(id.namespace(), id.name(), target);
             memory.lose(reads[place].clone(), error, now);
             // What the vault has now is to be had without it.
-            let mut ways = self.ways(mirror, &sources, &reads, existing.as_ref());
-            ways.lose(&reads, &mut memory.lost);
-            reads.truncate(sources.len());
-            reads.extend(ways.reads(&reads));
+            let lost = &mut memory.lost;
+            self.add_prior_versions(mirror, &sources, &mut reads, existing.as_ref(), lost);
             self.vaults.want(id, &reads, interval, if_missing(mirror));
             return Ok(Attempt::Waiting);
         }
         match delivery {
             Some(Delivery::Content(found)) if as_looked => {
                 self.activity.begin(id.namespace(), id.name(), target);
-                let back = ways
+                let reverted = prior
                     .open(sources.len(), &found, now)
                     // The vaults don't hold this failure, so that it has to be found again.
                     .inspect_err(|_| memory.seen = None)?;
                 let next = self
-                    .next_content(mirror, &spec, &sources, &found, back)
+                    .next_content(mirror, &spec, &sources, &found, reverted)
                     .await?;
                 self.write(mirror, next, &targets, existing, memory).await
             }

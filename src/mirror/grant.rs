@@ -222,7 +222,7 @@ fn includes(grant: &KeyVaultGrantSpec, applicant: &Applicant<'_>) -> bool {
     };
     named
         .into_iter()
-        .any(|pattern| matches(pattern, applicant.namespace))
+        .any(|pattern| glob_matches(pattern, applicant.namespace))
         || grant.namespace_selector.as_ref().is_some_and(selected)
 }
 
@@ -235,15 +235,14 @@ fn is_exposed(spec: &KeyVaultMirrorSpec, object: &Source) -> bool {
 fn lets_expose(grant: &KeyVaultGrantSpec, object: &Source) -> bool {
     let name = object.name.to_ascii_lowercase();
     let mut patterns = grant.allow_config_map.iter().flatten();
-    patterns.any(|pattern| matches(&pattern.to_ascii_lowercase(), &name))
+    patterns.any(|pattern| glob_matches(&pattern.to_ascii_lowercase(), &name))
 }
 
 fn covers(grant: &KeyVaultGrantSpec, kind: ObjectKind, name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    grant
-        .objects
-        .iter()
-        .any(|objects| objects.kind == kind && matches(&objects.name.to_ascii_lowercase(), &name))
+    grant.objects.iter().any(|objects| {
+        objects.kind == kind && glob_matches(&objects.name.to_ascii_lowercase(), &name)
+    })
 }
 
 /// As whom a grant lets a mirror read: one that names no ServiceAccount as the grant says, one that does as that, or not at all.
@@ -258,7 +257,7 @@ fn identity(grant: &KeyVaultGrantSpec, own: Option<&ServiceAccount>) -> Option<I
         }),
         (None, Some(allowed), Some(own)) => {
             let mut patterns = allowed.service_accounts.iter();
-            let allowed = patterns.any(|pattern| matches(pattern, &own.name));
+            let allowed = patterns.any(|pattern| glob_matches(pattern, &own.name));
             allowed.then(|| Identity::ServiceAccount(own.clone()))
         }
         _ => None,
@@ -266,7 +265,7 @@ fn identity(grant: &KeyVaultGrantSpec, own: Option<&ServiceAccount>) -> Option<I
 }
 
 /// Whether `text` is what `pattern` means, in which `*` stands for any number of characters.
-pub fn matches(pattern: &str, text: &str) -> bool {
+pub fn glob_matches(pattern: &str, text: &str) -> bool {
     let Some((start, rest)) = pattern.split_once('*') else {
         return pattern == text;
     };
@@ -592,7 +591,7 @@ mod tests {
         ) {
             let data = json!({"data": [{"key": "k", "object": {"name": name}}]});
             let patterns: Vec<&str> = patterns.iter().map(String::as_str).collect();
-            let allowed = patterns.iter().any(|pattern| matches(pattern, &name));
+            let allowed = patterns.iter().any(|pattern| glob_matches(pattern, &name));
             prop_assert_eq!(exposed(data, &[("*", &patterns)]).is_ok(), allowed);
         }
 
@@ -600,9 +599,9 @@ mod tests {
         fn a_star_stands_for_any_text(start in "[a-c]{0,3}", middle in "[a-c]{0,5}", end in "[a-c]{0,3}") {
             let text = format!("{start}{middle}{end}");
             let pattern = format!("{start}*{end}");
-            prop_assert!(matches(&pattern, &text));
-            prop_assert!(matches("*", &text));
-            prop_assert_eq!(matches(&start, &text), start == text);
+            prop_assert!(glob_matches(&pattern, &text));
+            prop_assert!(glob_matches("*", &text));
+            prop_assert_eq!(glob_matches(&start, &text), start == text);
         }
     }
 }

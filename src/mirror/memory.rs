@@ -105,6 +105,22 @@ pub struct Seen {
     pub valid_until: Option<Timestamp>,
 }
 
+impl Seen {
+    /// Whether nothing has changed since that could ask for another write.
+    pub fn holds(
+        &self,
+        mirror: &KeyVaultMirror,
+        objects: usize,
+        target: Option<&str>,
+        now: Timestamp,
+    ) -> bool {
+        self.generation == mirror.metadata.generation
+            && self.objects == objects
+            && Some(self.target.as_str()) == target
+            && self.valid_until.is_none_or(|until| now < until)
+    }
+}
+
 impl Memories {
     pub fn of(&self, mirror: &MirrorId) -> Memory {
         self.lock()

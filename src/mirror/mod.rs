@@ -6,15 +6,24 @@
 //!
 //! A mirror says which objects it wants, and is woken when there is content for it: no mirror asks its vault by itself, and one
 //! whose objects stay as they are does nothing. Watches KeyVaultMirrors (what is wanted), KeyVaultGrants (what is allowed) and the
-//! metadata of Secrets and ConfigMaps with the label `keytide.dev/mirrored` (what is there). `grant`, `matching`, `account`,
-//! `schedule`, `memory`, `plan`, `conflict`, `consent`, `adoption`, `size`, `limits`, `way_back`, `preview`, `status` and `sweep` decide
-//! and are pure; `controller`, `wants`, `content`, `write`, `apply`, `report` and `cleanup` look and carry out; `lookahead` tells what
-//! they would do. What the rotation asks comes by `reverts`. It must never leave half a mirror in a target, take over without consent
-//! what isn't Keytide's, or pass content to anything but `apply` and the digest.
+//! metadata of Secrets and ConfigMaps with the label `keytide.dev/mirrored` (what is there). It must never leave half a mirror in a
+//! target, take over without consent what isn't Keytide's, or pass content to anything but `apply` and the digest.
+//!
+//! | | decides (pure) | looks and carries out |
+//! |---|---|---|
+//! | what a mirror may have | `grant`, `account`, `matching`, `schedule`, `limits` | `wants` |
+//! | what the target is to have | `revert` (the version before, where a rollout failed) | `content`, `revert_requests` |
+//! | what to write | `plan`, `conflict`, `consent`, `adoption`, `ownership`, `record`, `size` | `controller`, `write`, `apply` |
+//! | what to tell | `status`, `preview` (what would be written) | `report`, `preview::run` |
+//! | what to remove | `sweep` | `cleanup` |
+//!
+//! `akv2k8s` makes mirrors of AzureKeyVaultSecrets. `memory` and `activity` are what is remembered of mirrors, and `target`,
+//! `target_name` and `targets` what is known of Secrets and ConfigMaps.
 
 mod account;
 mod activity;
 mod adoption;
+pub(crate) mod akv2k8s;
 mod apply;
 mod cleanup;
 mod conflict;
@@ -22,11 +31,7 @@ mod consent;
 mod content;
 mod controller;
 mod grant;
-pub(crate) mod in_place;
-mod in_place_report;
-mod in_place_status;
 mod limits;
-mod lookahead;
 mod matching;
 mod memory;
 mod ownership;
@@ -34,7 +39,8 @@ mod plan;
 mod preview;
 mod record;
 mod report;
-mod reverts;
+mod revert;
+mod revert_requests;
 mod schedule;
 mod size;
 mod status;
@@ -43,7 +49,6 @@ mod target;
 mod target_name;
 mod targets;
 mod wants;
-mod way_back;
 mod write;
 
 #[cfg(test)]
@@ -51,17 +56,15 @@ mod samples;
 
 pub use self::account::USE_LABEL;
 pub use self::activity::{Activity, State};
-pub use self::consent::{Consent, Origin};
 pub use self::controller::{Mirrors, Triggers, mirrors_of, run};
-pub use self::grant::matches;
-pub use self::lookahead::Terms;
+pub use self::grant::glob_matches;
 pub use self::memory::{Memories, MirrorId};
 pub use self::plan::MIRRORED_LABEL;
-pub use self::preview::{KeyChange, KeyPreview, KeyVersion, Preview, TargetChange};
+pub use self::preview::{KeyChange, KeyPreview, KeyVersion, Preview, TargetChange, Terms};
 #[cfg(test)]
 pub use self::record::Content as KeyContent;
 pub use self::record::{KeyRecord, Record, records};
-pub use self::reverts::{Reverts, Wish, Wishes};
+pub use self::revert_requests::{AskedReverts, RevertRequest, RevertRequests};
 pub use self::status::Failure;
 pub use self::target::Target;
 pub use self::target_name::TargetName;

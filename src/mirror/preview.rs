@@ -1,4 +1,7 @@
-//! What would become of a target, key by key: told of what [`super::plan`] and [`super::sweep`] decide. Pure.
+//! What would become of a target, key by key: told of what [`super::plan`] and [`super::sweep`] decide. Pure, but
+//! for [`run`], which asks and has it decided.
+
+mod run;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -6,6 +9,7 @@ use kube::core::ObjectMeta;
 use serde::Serialize;
 use serde_json::json;
 
+pub use self::run::Terms;
 use super::plan::{Desired, Existing, Plan};
 use super::record::{KeyRecord, Record, annotation};
 use super::status::Failure;
@@ -266,5 +270,4 @@ pub(super) fn swept(
 }
 
 #[cfg(test)]
-#[path = "preview_tests.rs"]
 mod tests;

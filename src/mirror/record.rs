@@ -101,7 +101,7 @@ pub struct KeyRecord {
     /// The version of the content before this one, where that was of the same object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<String>,
-    /// The version that the vault has: its rollout failed, and this content is the one before ([`super::way_back`]).
+    /// The version that the vault has: its rollout failed, and this content is the one before ([`super::revert`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<String>,
 }
@@ -282,12 +282,15 @@ mod tests {
     fn what_was_gone_back_to_has_none_before_and_what_comes_then_has_it_before() {
         let first = content("a", "1").record(None, true, at(1));
         let second = content("b", "2").record(Some(&first), true, at(2));
-        let mut back = content("a", "1");
-        back.failed = Some("2".into());
-        let back = back.record(Some(&second), true, at(3));
-        assert_eq!((back.previous.as_deref(), back.changed), (None, at(3)));
-        assert_eq!(back.failed.as_deref(), Some("2"));
-        let third = content("c", "3").record(Some(&back), true, at(4));
+        let mut reverted = content("a", "1");
+        reverted.failed = Some("2".into());
+        let reverted = reverted.record(Some(&second), true, at(3));
+        assert_eq!(
+            (reverted.previous.as_deref(), reverted.changed),
+            (None, at(3))
+        );
+        assert_eq!(reverted.failed.as_deref(), Some("2"));
+        let third = content("c", "3").record(Some(&reverted), true, at(4));
         assert_eq!(third.previous.as_deref(), Some("1"));
         assert_eq!(third.failed, None);
     }

@@ -5,12 +5,12 @@ use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
 
+use super::akv2k8s;
 use super::controller::Mirrors;
 use super::memory::Memory;
+use super::revert::Reverted;
 use super::status::{Outcome, left_out, status};
 use super::target_name::TargetName;
-use super::way_back::Back;
-use super::{in_place, in_place_status};
 use crate::api::{KeyVaultMirror, KeyVaultMirrorStatus, condition};
 use crate::telemetry::Kind;
 
@@ -25,7 +25,7 @@ impl Mirrors {
         now: Timestamp,
     ) -> bool {
         let (namespace, name) = (mirror.namespace().unwrap_or_default(), mirror.name_any());
-        let told = in_place::with_status(mirror, memory.status.as_deref());
+        let told = akv2k8s::with_status(mirror, memory.status.as_deref());
         let mirror = told.as_ref();
         let after = status(mirror, outcome, now);
         let has = |type_: &str| {
@@ -60,13 +60,13 @@ impl Mirrors {
             && !says(mirror.status.as_ref(), &text)
         {
             tracing::warn!(reason, "{text}");
-            let about = in_place::reference(mirror);
+            let about = akv2k8s::reference(mirror);
             self.events
                 .publish(about, Kind::Warning, reason, "Mirror", text)
                 .await;
         }
-        if let Outcome::Mirrored { back, .. } = outcome {
-            self.tell_reverted(mirror, &after, back).await;
+        if let Outcome::Mirrored { reverted, .. } = outcome {
+            self.tell_reverted(mirror, &after, reverted).await;
         }
         let had_content = |status: &KeyVaultMirrorStatus| status.last_change.is_some();
         if let Outcome::Mirrored { changed: true, .. } = outcome
@@ -85,7 +85,7 @@ impl Mirrors {
             );
             self.events
                 .publish(
-                    in_place::reference(mirror),
+                    akv2k8s::reference(mirror),
                     Kind::Normal,
                     "Mirrored",
                     "Mirror",
@@ -103,7 +103,7 @@ impl Mirrors {
             let target = TargetName::of(&mirror.spec.target);
             let note =
                 format!("{target} was taken over, as it consents; it stays when the mirror goes");
-            let about = in_place::reference(mirror);
+            let about = akv2k8s::reference(mirror);
             self.events
                 .publish(about, Kind::Normal, "Adopted", "Mirror", note)
                 .await;
@@ -111,7 +111,7 @@ impl Mirrors {
         match self.write_status(mirror, outcome, now).await {
             Ok(()) => {
                 memory.told_on = mirror.resource_version();
-                memory.status = in_place::is_in_place(mirror).then(|| Box::new(after));
+                memory.status = akv2k8s::is_in_place(mirror).then(|| Box::new(after));
                 true
             }
             Err(error) => {
@@ -126,7 +126,7 @@ impl Mirrors {
         &self,
         mirror: &KeyVaultMirror,
         after: &KeyVaultMirrorStatus,
-        back: &Back,
+        reverted: &Reverted,
     ) {
         let said = |status: &KeyVaultMirrorStatus| {
             let mut conditions = status.conditions.iter();
@@ -138,12 +138,12 @@ impl Mirrors {
         else {
             return;
         };
-        let note = match &back.because {
+        let note = match &reverted.because {
             Some(because) => format!("{because}: {message}"),
             None => message,
         };
         tracing::warn!(reason, "{note}");
-        let about = in_place::reference(mirror);
+        let about = akv2k8s::reference(mirror);
         self.events
             .publish(about, Kind::Warning, &reason, "Mirror", note)
             .await;
@@ -158,10 +158,10 @@ impl Mirrors {
         now: Timestamp,
     ) -> Result<(), kube::Error> {
         let (namespace, name) = (mirror.namespace().unwrap_or_default(), mirror.name_any());
-        if let Some(resource) = in_place::resource(mirror) {
+        if let Some(resource) = akv2k8s::resource(mirror) {
             let after = status(mirror, outcome, now);
             let patch =
-                in_place_status::patch(mirror, resource, outcome, &after, &self.digest_key, now);
+                akv2k8s::status::patch(mirror, resource, outcome, &after, &self.digest_key, now);
             return self
                 .write_status_in_place(&namespace, resource, &patch)
                 .await;

@@ -9,9 +9,9 @@ use super::conflict::Conflict;
 use super::grant::Refusal;
 use super::limits::TooManyKeys;
 use super::matching::{self, MatchError};
+use super::revert::Reverted;
 use super::size::TooLarge;
 use super::target_name::TargetName;
-use super::way_back::Back;
 use crate::api::condition::{self, Wanted, reason};
 use crate::api::{
     KeyVaultMirror, KeyVaultMirrorStatus, MirroredObject, MissingObject, TargetStatus,
@@ -168,7 +168,7 @@ pub enum Outcome<'a> {
     Mirrored {
         rendered: &'a Rendered,
         missing: &'a [MissingObject],
-        back: &'a Back,
+        reverted: &'a Reverted,
         changed: bool,
         last_change: Option<Timestamp>,
         /// Whether the target was somebody else's once.
@@ -249,14 +249,17 @@ fn is_kept(condition: &Condition, outcome: &Outcome<'_>) -> bool {
         }
         // That there was no way back is true of this content, though nobody asks any more.
         Outcome::Mirrored {
-            back,
+            reverted,
             changed,
             last_change,
             ..
         } => {
             let is_newer = last_change.is_some_and(|at| at > condition.last_transition_time.0);
             let is_of_it = !changed && !is_newer;
-            is_reverted && condition.status == "False" && is_of_it && reverted(back).is_none()
+            is_reverted
+                && condition.status == "False"
+                && is_of_it
+                && reverted_condition(reverted).is_none()
         }
     }
 }
@@ -291,16 +294,16 @@ fn wanted(mirror: &KeyVaultMirror, outcome: &Outcome<'_>, now: Timestamp) -> Vec
         Outcome::Mirrored {
             rendered,
             missing,
-            back,
+            reverted,
             changed,
             ..
         } => {
-            let is_reverted = back.steps().next().is_some();
+            let is_reverted = reverted.steps().next().is_some();
             [
                 Some(ready(rendered.len(), missing, is_reverted)),
                 outside_validity(rendered, now),
                 // Other content than the one that was to be taken back is not the one that stays.
-                reverted(back).filter(|said| said.status || !changed),
+                reverted_condition(reverted).filter(|said| said.status || !changed),
             ]
             .into_iter()
             .flatten()
@@ -390,8 +393,8 @@ pub fn left_out(missing: &[MissingObject]) -> String {
 }
 
 /// What became of content whose rollout has failed, where its workload's policy wants it taken back.
-fn reverted(back: &Back) -> Option<Wanted> {
-    let said: BTreeSet<String> = back
+fn reverted_condition(reverted: &Reverted) -> Option<Wanted> {
+    let said: BTreeSet<String> = reverted
         .steps()
         .map(|step| {
             format!(
@@ -400,7 +403,7 @@ fn reverted(back: &Back) -> Option<Wanted> {
             )
         })
         .collect();
-    let (status, reason, what) = match &back.refusal {
+    let (status, reason, what) = match &reverted.refusal {
         _ if !said.is_empty() => {
             let said: Vec<String> = said.into_iter().collect();
             (true, reason::ROLLOUT_FAILED, said.join("; "))
@@ -438,7 +441,7 @@ mod tests {
 
     use serde_json::json;
 
-    use super::super::way_back::NoWay;
+    use super::super::revert::CannotRevert;
     use super::*;
     use crate::api::ObjectKind;
     use crate::render::{RenderedKey, TemplateProblem};
@@ -484,7 +487,7 @@ mod tests {
         let ok = Outcome::Mirrored {
             rendered: &data,
             missing: &[],
-            back: &Back::default(),
+            reverted: &Reverted::default(),
             changed: true,
             last_change: Some(at(10)),
             adopted: false,
@@ -493,7 +496,7 @@ mod tests {
         let again = Outcome::Mirrored {
             rendered: &data,
             missing: &[],
-            back: &Back::default(),
+            reverted: &Reverted::default(),
             changed: false,
             last_change: Some(at(10)),
             adopted: false,
@@ -514,7 +517,7 @@ mod tests {
             &Outcome::Mirrored {
                 rendered: &data,
                 missing: &[],
-                back: &Back::default(),
+                reverted: &Reverted::default(),
                 changed: true,
                 last_change: None,
                 adopted: false,
@@ -539,7 +542,7 @@ mod tests {
         let outcome = Outcome::Mirrored {
             rendered: &rendered(None),
             missing: &[],
-            back: &Back::default(),
+            reverted: &Reverted::default(),
             changed: false,
             last_change: None,
             adopted: false,
@@ -556,7 +559,7 @@ mod tests {
         let adopted = |adopted| {
             let outcome = Outcome::Mirrored {
                 rendered: &data,
-                back: &Back::default(),
+                reverted: &Reverted::default(),
                 missing: &[],
                 changed: false,
                 last_change: None,
@@ -575,7 +578,7 @@ mod tests {
         let outcome = Outcome::Mirrored {
             rendered: &data,
             missing: &[],
-            back: &Back::default(),
+            reverted: &Reverted::default(),
             changed: false,
             last_change: Some(at(10)),
             adopted: false,
@@ -591,7 +594,7 @@ mod tests {
         let mirrored = Outcome::Mirrored {
             rendered: &data,
             missing: &[],
-            back: &Back::default(),
+            reverted: &Reverted::default(),
             changed: true,
             last_change: None,
             adopted: false,
@@ -628,16 +631,16 @@ mod tests {
     #[test]
     fn content_that_was_gone_back_to_is_said_until_the_vault_has_another_version() {
         let (mut mirror, data) = (mirror(), rendered(None));
-        let back = Back::to("v/secrets/pat", "1", "2");
-        let mirrored = |back, changed| Outcome::Mirrored {
+        let reverted = Reverted::to("v/secrets/pat", "1", "2");
+        let mirrored = |reverted, changed| Outcome::Mirrored {
             rendered: &data,
             missing: &[],
-            back,
+            reverted,
             changed,
             adopted: false,
             last_change: None,
         };
-        let said = after(&mut mirror, &mirrored(&back, true));
+        let said = after(&mut mirror, &mirrored(&reverted, true));
         assert_eq!(said[1].0, "Reverted=True");
         assert!(said[0].1.contains("not all as in the vault"), "{said:?}");
         assert!(
@@ -648,21 +651,21 @@ mod tests {
         let failure = Failure::ApiServer("x".into());
         let failed = after(&mut mirror, &Outcome::Failed(&failure));
         assert_eq!(failed[1], said[1]);
-        let none = Back::default();
+        let none = Reverted::default();
         assert_eq!(after(&mut mirror, &mirrored(&none, false)).len(), 1);
     }
 
     #[test]
     fn that_there_is_no_way_back_is_said_until_the_content_changes() {
         let (mut mirror, data) = (mirror(), rendered(None));
-        let (mut refused, none) = (Back::default(), Back::default());
-        refused.refuse(NoWay::Pinned {
+        let (mut refused, none) = (Reverted::default(), Reverted::default());
+        refused.refuse(CannotRevert::Pinned {
             object: "v/secrets/pat".into(),
         });
-        let mirrored = |back, changed| Outcome::Mirrored {
+        let mirrored = |reverted, changed| Outcome::Mirrored {
             rendered: &data,
             missing: &[],
-            back,
+            reverted,
             changed,
             adopted: false,
             last_change: None,
@@ -701,7 +704,7 @@ mod tests {
         }];
         let outcome = Outcome::Mirrored {
             rendered: &data,
-            back: &Back::default(),
+            reverted: &Reverted::default(),
             missing: &missing,
             changed: true,
             adopted: false,
@@ -785,7 +788,7 @@ mod tests {
         let outcome = Outcome::Mirrored {
             rendered: &nothing,
             missing: &[],
-            back: &Back::default(),
+            reverted: &Reverted::default(),
             changed: true,
             last_change: None,
             adopted: false,
@@ -811,7 +814,7 @@ mod tests {
             &Outcome::Mirrored {
                 rendered: &data,
                 missing: &[],
-                back: &Back::default(),
+                reverted: &Reverted::default(),
                 changed: true,
                 last_change: None,
                 adopted: false,

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::in_place;
+use super::akv2k8s;
 use super::plan::Existing;
 use super::record::Record;
 use crate::api::{DeletionPolicy, TargetKind};
@@ -70,7 +70,7 @@ pub fn leftovers(target: Address<'_>, existing: &Existing, live: &LiveMirrors<'_
             } else if record.is_owner() && !live.contains_key(&*uid) {
                 // The garbage collector's, or kept by `--cascade=orphan`; but a resource of akv2k8s' that is there may have lost its
                 // output.
-                let may_be_there = in_place::resource_name(&mirror).is_some();
+                let may_be_there = akv2k8s::resource_name(&mirror).is_some();
                 may_be_there.then_some(Sweep::Delete { mirror, uid })
             } else if existing.records.len() > 1 {
                 // The last one to go deletes, since each is looked at by itself.

@@ -8,9 +8,9 @@ use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 
 use super::account::{self, UnusableAccount};
+use super::akv2k8s;
 use super::controller::{Mirrors, SYNC_NOW};
 use super::grant::{self, Applicant, Refusal};
-use super::in_place;
 use super::matching::{self, Found};
 use super::memory::{Memory, MirrorId};
 use super::plan::Existing;
@@ -81,7 +81,7 @@ impl Mirrors {
         id: &MirrorId,
         existing: Option<&Existing>,
     ) -> Result<Option<Wants<'a>>, Failure> {
-        if let Some(problem) = in_place::problem(mirror) {
+        if let Some(problem) = akv2k8s::problem(mirror) {
             return Err(Failure::InvalidSpec(problem.to_owned()));
         }
         let mut keys = BTreeSet::new();
@@ -194,7 +194,8 @@ impl Mirrors {
     }
 }
 
-/// What a mirror is to be given where an object of its is not there.
+/// What a mirror is to be given where an object of its is not there, by its `missingPolicy`. Of a failure the target keeps its keys.
+/// What is left out is not in the data either ([`render::without`]), and a write takes out the keys that the data lack.
 pub(super) fn if_missing(mirror: &KeyVaultMirror) -> IfMissing {
     match mirror.spec.missing_policy {
         MissingPolicy::Keep => IfMissing::Fail,

@@ -38,7 +38,7 @@ impl Mirrors {
             data,
             objects,
             desired,
-            back,
+            reverted,
         } = next;
         let rendered = &data.rendered;
         let (resource_version, changed, record) = match planned {
@@ -68,7 +68,7 @@ impl Mirrors {
         });
         Ok(Attempt::Mirrored {
             data,
-            back,
+            reverted,
             changed,
             last_change: record.as_ref().and_then(Record::last_change),
             // What akv2k8s made of a resource is that resource's, and goes with it.

@@ -33,7 +33,7 @@ pub use self::keystore::KeystoreError;
 pub use self::login::LoginError;
 pub use self::missing::without;
 pub use self::secret_type::{UnfitSecret, check, check_keys};
-pub use self::source::{Contents, Source, inputs, is_known, keys, sources};
+pub use self::source::{Contents, Source, inputs, is_known, is_pinned, keys, sources};
 pub use self::structure::{StructureError, is_key};
 pub use self::template::{TemplateError, TemplateProblem, check as check_template};
 pub use self::transform::TransformError;

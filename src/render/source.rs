@@ -105,6 +105,13 @@ pub(super) fn sources_of(from: &DataSource) -> Vec<Source> {
     sources
 }
 
+/// Whether each of a mirror's objects has a version, so that its content stays for good.
+pub fn is_pinned(spec: &KeyVaultMirrorSpec) -> bool {
+    let is_pinned = |source: &Source| source.version.is_some();
+    let mut data_from = spec.data_from.iter();
+    data_from.all(|from| from.matching.is_none()) && sources(spec).iter().all(is_pinned)
+}
+
 /// The keys that a mirror fills, as far as its spec alone tells.
 pub fn keys(spec: &KeyVaultMirrorSpec) -> Vec<&str> {
     let Some(template) = &spec.template else {

@@ -18,18 +18,18 @@ use tracing::Instrument;
 
 use super::apply;
 use super::decide::{self, Content, Decision, Hold, Reason};
-use super::flight::{Course, Id};
+use super::flight::Course;
 use super::judge::{Case, Judge};
 use super::memory::{Memories, Memory, Pending};
 use super::opt_in::{OptIn, Typo};
 use super::policies;
 use super::reference::{Reference, Source, SourceKey};
 use super::telling::Telling;
-use super::workload::{Workload, WorkloadKind};
+use super::workload::{Workload, WorkloadId, WorkloadKind};
 use crate::api::RotationPolicy;
 use crate::daemon::Stop;
 use crate::digest::DigestKey;
-use crate::mirror::{Reverts, TargetName, Wishes};
+use crate::mirror::{AskedReverts, RevertRequests, TargetName};
 use crate::telemetry::{Events, Metrics};
 
 /// Workloads looked after at once; what they wait for is the API server alone.
@@ -53,7 +53,7 @@ pub struct Rotations {
     pub judge: Judge,
     pub digest_key: DigestKey,
     /// What mirrors are asked to take back.
-    pub reverts: Reverts,
+    pub reverts: RevertRequests,
     pub events: Events,
     pub metrics: Arc<Metrics>,
     pub memories: Memories,
@@ -135,7 +135,7 @@ impl Rotations {
             let page = api.list_metadata(&params).await?;
             let now = self.judge.clock.now();
             for PartialObjectMeta { metadata, .. } in &page.items {
-                let id = Id {
+                let id = WorkloadId {
                     namespace: metadata.namespace.clone().unwrap_or_default(),
                     kind,
                     name: metadata.name.clone().unwrap_or_default(),
@@ -156,7 +156,7 @@ impl Rotations {
     /// Keeps the gauges up to date, for ever.
     async fn sum_up(&self) {
         loop {
-            let is_there = |id: &Id| {
+            let is_there = |id: &WorkloadId| {
                 self.judge
                     .workloads
                     .of(id.kind)
@@ -165,7 +165,7 @@ impl Rotations {
             };
             let summary = self.memories.sum_up(is_there);
             for id in &summary.gone {
-                self.ask(id, Wishes::new());
+                self.ask(id, AskedReverts::new());
             }
             let now = self.judge.clock.now();
             let (in_flight, failed) = self.judge.flights.count(now);
@@ -204,12 +204,12 @@ impl Rotations {
     }
 
     async fn look_after(&self, workload: &Workload) -> Result<Action, kube::Error> {
-        let id = Id::of(workload);
+        let id = WorkloadId::of(workload);
         let opt_in = self.judge.opt_in(workload);
         if opt_in == OptIn::No || workload.metadata.deletion_timestamp.is_some() {
             self.memories.forget(&id);
             self.judge.flights.waits_no_more(&id);
-            self.ask(&id, Wishes::new());
+            self.ask(&id, AskedReverts::new());
             return Ok(Action::await_change());
         }
         let mut memory = self.memories.of(&id, workload.metadata.uid.as_deref());
@@ -219,14 +219,14 @@ impl Rotations {
     }
 
     /// What a workload asks of mirrors from now on.
-    fn ask(&self, id: &Id, wishes: Wishes) {
-        self.reverts.put(&id.namespace, &id.to_string(), wishes);
+    fn ask(&self, id: &WorkloadId, reverts: AskedReverts) {
+        self.reverts.put(&id.namespace, &id.to_string(), reverts);
     }
 
     /// Does what is to be done. Gives when there may be more without anything having changed.
     async fn act(
         &self,
-        id: &Id,
+        id: &WorkloadId,
         workload: &Workload,
         opt_in: &OptIn,
         memory: &mut Memory,
@@ -264,24 +264,24 @@ impl Rotations {
         match decision {
             // Looked at already.
             Decision::Nothing | Decision::Look => {
-                memory.is_done();
+                memory.clear_pending();
                 Ok(idle)
             }
             Decision::Record(baseline) => {
                 apply::record(&self.judge.client, workload, &baseline).await?;
                 tracing::info!("baseline recorded");
-                memory.is_done();
+                memory.clear_pending();
                 Ok(idle)
             }
             Decision::Wait(wait) => {
                 memory.pending = pending(false, wait.reason.name());
-                telling.waits(&wait, memory).await;
+                telling.tell_waiting(&wait, memory).await;
                 let pause = Duration::try_from(wait.until.duration_since(now)).unwrap_or_default();
                 Ok(Some(pause.min(trial.unwrap_or(LONGEST_PAUSE))))
             }
             Decision::Hold(hold) => {
                 memory.pending = pending(true, hold.name());
-                telling.is_held(&hold, memory).await;
+                telling.tell_held(&hold, memory).await;
                 let pause = Duration::try_from(decide::POLL).unwrap_or(ERROR_PAUSE);
                 Ok(Some(pause))
             }
@@ -299,9 +299,9 @@ impl Rotations {
                     }
                     return Err(error);
                 }
-                memory.is_done();
+                memory.clear_pending();
                 telling
-                    .has_started(&rotation, &case.contents, now, memory)
+                    .tell_started(&rotation, &case.contents, now, memory)
                     .await;
                 Ok(idle)
             }
@@ -316,19 +316,19 @@ impl Rotations {
         memory: &mut Memory,
     ) -> Result<Option<Duration>, kube::Error> {
         let course = self.judge.course(case).await?;
-        let (wishes, look_at) = match course {
-            None => (Wishes::new(), None),
-            Some(Course::Rolls { look_at }) => (Wishes::new(), Some(look_at)),
+        let (reverts, look_at) = match course {
+            None => (AskedReverts::new(), None),
+            Some(Course::Rolls { look_at }) => (AskedReverts::new(), Some(look_at)),
             Some(Course::Fails(why)) => {
-                let wishes = case.wishes(&why);
-                let mirrors = self.judge.asked(&case.id.namespace, &wishes);
+                let reverts = case.reverts(&why);
+                let mirrors = self.judge.asked(&case.id.namespace, &reverts);
                 telling
-                    .has_failed(case.rotated(), &why, &mirrors, memory)
+                    .tell_failed(case.rotated(), &why, &mirrors, memory)
                     .await;
-                (wishes, None)
+                (reverts, None)
             }
         };
-        self.ask(&case.id, wishes);
+        self.ask(&case.id, reverts);
         let pause = look_at.map(|look_at| look_at.duration_since(self.judge.clock.now()));
         Ok(pause.map(|pause| Duration::try_from(pause).unwrap_or_default()))
     }

@@ -8,13 +8,13 @@ use std::fmt;
 use jiff::{SignedDuration, Timestamp};
 
 use super::baseline::Baseline;
-use super::flight::Id;
 use super::gate::{Failed, Others, gate};
 use super::policy::Policy;
 use super::reference::{Reference, SourceKey, Via};
 use super::rollout::Rollout;
 use super::trial::Trial;
 use super::window;
+use super::workload::WorkloadId;
 use crate::api::OnFailure;
 use crate::mirror::KeyRecord;
 
@@ -45,7 +45,7 @@ pub struct Content {
 
 /// A workload as far as the decision goes.
 #[derive(Clone, Debug, Default)]
-pub struct Workload {
+pub struct Subject {
     pub references: BTreeSet<Reference>,
     pub baseline: Option<Baseline>,
     pub paused: bool,
@@ -157,7 +157,7 @@ pub enum Reason {
     Window,
     /// Another one's rollout to the same content takes long, and is looked at.
     Examination {
-        workload: Id,
+        workload: WorkloadId,
     },
     Canary {
         workload: String,
@@ -283,7 +283,7 @@ pub fn contents_in_use(
 
 /// The keys whose content is not what the baseline says, or went away and came back since. Only for these do Pods matter.
 pub fn suspects<'a>(
-    workload: &Workload,
+    workload: &Subject,
     contents: &'a BTreeMap<SourceKey, Content>,
 ) -> BTreeMap<&'a SourceKey, &'a Content> {
     contents
@@ -296,7 +296,7 @@ pub fn suspects<'a>(
 }
 
 /// Decides.
-pub fn decide(workload: &Workload, around: &Surroundings<'_>, now: Timestamp) -> Decision {
+pub fn decide(workload: &Subject, around: &Surroundings<'_>, now: Timestamp) -> Decision {
     let suspects = suspects(workload, around.contents);
     let mut affected = suspects
         .iter()
@@ -330,13 +330,13 @@ pub fn decide(workload: &Workload, around: &Surroundings<'_>, now: Timestamp) ->
 
 /// The Pods have the content.
 fn unchanged(
-    workload: &Workload,
+    workload: &Subject,
     contents: &BTreeMap<SourceKey, Content>,
-    looked_at: bool,
+    pods_were_seen: bool,
 ) -> Decision {
     let baseline = baseline_of(workload, contents);
     match &workload.baseline {
-        Some(before) if !looked_at && before.says_the_same(&baseline) => Decision::Nothing,
+        Some(before) if !pods_were_seen && before.says_the_same(&baseline) => Decision::Nothing,
         None if contents.is_empty() => Decision::Nothing,
         _ => Decision::Record(baseline),
     }
@@ -344,7 +344,7 @@ fn unchanged(
 
 /// It must be rolled: now, later, or when somebody has done something.
 fn rotate(
-    workload: &Workload,
+    workload: &Subject,
     around: &Surroundings<'_>,
     pods: &Pods,
     stale: &[&SourceKey],
@@ -395,7 +395,7 @@ fn rotate(
 
 /// What a workload waits for by itself.
 fn own_wait(
-    workload: &Workload,
+    workload: &Subject,
     around: &Surroundings<'_>,
     pods: &Pods,
     now: Timestamp,
@@ -440,7 +440,7 @@ fn own_wait(
 
 /// Why the workload may be rolled now as far as windows go, or when it may.
 fn opening(
-    workload: &Workload,
+    workload: &Subject,
     around: &Surroundings<'_>,
     stale: &[&SourceKey],
     now: Timestamp,
@@ -477,7 +477,7 @@ fn opening(
 /// Whether a container that uses the key may have older content. Content that appears for the first time makes
 /// nothing stale, since a container waits for what it requires; only what started without an optional key lacks it.
 fn has_stale_container(
-    workload: &Workload,
+    workload: &Subject,
     key: &SourceKey,
     content: &Content,
     pods: &Pods,
@@ -499,7 +499,7 @@ fn has_stale_container(
 }
 
 /// Whether a container without a start may have started before the content came, and its Pod's status not say so yet.
-fn may_have_started(workload: &Workload, around: &Surroundings<'_>, pods: &Pods) -> bool {
+fn may_have_started(workload: &Subject, around: &Surroundings<'_>, pods: &Pods) -> bool {
     let suspects = suspects(workload, around.contents);
     suspects.iter().any(|(key, content)| {
         let until = later(content.record.changed, MARGIN);
@@ -523,7 +523,7 @@ fn content_since(reference: &Reference, container: &Container) -> Option<Timesta
 
 /// The references by which a container can have older content of a key.
 fn affected<'a>(
-    workload: &'a Workload,
+    workload: &'a Subject,
     key: &'a SourceKey,
     content: &Content,
 ) -> impl Iterator<Item = &'a Reference> {
@@ -537,7 +537,7 @@ fn affected<'a>(
 }
 
 fn baseline_digest<'a>(
-    workload: &'a Workload,
+    workload: &'a Subject,
     key: &SourceKey,
     content: &Content,
 ) -> Option<&'a String> {
@@ -549,7 +549,7 @@ fn baseline_digest<'a>(
 }
 
 /// Whether the content was another one since the baseline was written.
-fn came_back(workload: &Workload, content: &Content) -> bool {
+fn came_back(workload: &Subject, content: &Content) -> bool {
     let as_of = workload.baseline.as_ref().and_then(|it| it.as_of);
     content.record.unsettled_since.is_some()
         && as_of.is_some_and(|as_of| content.record.changed > as_of)
@@ -557,7 +557,7 @@ fn came_back(workload: &Workload, content: &Content) -> bool {
 
 /// The baseline of Pods that have these contents. A key in use whose Secret is gone stays as it was: when it comes back with
 /// other content, that is a change.
-fn baseline_of(workload: &Workload, contents: &BTreeMap<SourceKey, Content>) -> Baseline {
+fn baseline_of(workload: &Subject, contents: &BTreeMap<SourceKey, Content>) -> Baseline {
     let before = workload.baseline.clone().unwrap_or_default();
     let digest_key = contents
         .values()

@@ -8,7 +8,7 @@ use crate::api::OnFailure;
 
 /// The surroundings of a workload that nothing delays, to be changed.
 struct Scene {
-    workload: Workload,
+    workload: Subject,
     contents: BTreeMap<SourceKey, Content>,
     pods: Option<Pods>,
     mirrors: Vec<MirrorState>,
@@ -28,10 +28,10 @@ impl Scene {
             via: Via::Environment,
         };
         Self {
-            workload: Workload {
+            workload: Subject {
                 references: BTreeSet::from([reference]),
                 baseline: Some(baseline("a")),
-                ..Workload::default()
+                ..Subject::default()
             },
             contents: BTreeMap::from([(token(), content(digest, changed))]),
             pods: Some(running("agent", started)),

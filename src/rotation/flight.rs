@@ -5,12 +5,10 @@
 //! then refused, which must not end the rollout that is under way. Never I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 use kube::core::ObjectMeta;
-use kube::runtime::reflector::ObjectRef;
 
 use super::baseline::{BASELINE, Baseline};
 use super::decide::{Content, Decision, Reason, SOON, Wait, later};
@@ -18,7 +16,7 @@ use super::gate::{Failed, Others};
 use super::policy::ROTATION_POLICY;
 use super::reference::SourceKey;
 use super::rollout::Rollout;
-use super::workload::{Workload, WorkloadKind};
+use super::workload::{Workload, WorkloadId, WorkloadKind};
 use crate::watch::Change;
 
 /// Annotation of a workload whose rotation failed: failures of rotations up to this time hold nobody.
@@ -35,14 +33,6 @@ const UNSEEN: SignedDuration = SignedDuration::from_secs(30);
 /// How many of those that wait are woken when something changes for them: the first may be held by something else.
 const WOKEN: usize = 4;
 
-/// A workload, by its name.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct Id {
-    pub namespace: String,
-    pub kind: WorkloadKind,
-    pub name: String,
-}
-
 /// The policy that a workload is under: one of its namespace, or the cluster's default.
 pub type PolicyName = Option<String>;
 
@@ -57,11 +47,11 @@ struct Board {
     /// Most that may be under way in the whole cluster.
     limit: usize,
     /// What the watch shows.
-    flights: BTreeMap<Id, Flight>,
+    flights: BTreeMap<WorkloadId, Flight>,
     /// What it does not show yet.
-    bookings: BTreeMap<Id, Booking>,
+    bookings: BTreeMap<WorkloadId, Booking>,
     /// Those that wait for others, the longest first.
-    waiting: BTreeSet<(Timestamp, Id)>,
+    waiting: BTreeSet<(Timestamp, WorkloadId)>,
 }
 
 /// A rotation that is not over, or failed.
@@ -198,14 +188,15 @@ impl Flights {
     }
 
     /// Takes in what the watch of a kind has seen. Gives those that should look whether their turn has come.
-    pub fn follow(&self, kind: WorkloadKind, change: &Change<'_, Workload>) -> Vec<Id> {
+    pub fn follow(&self, kind: WorkloadKind, change: &Change<'_, Workload>) -> Vec<WorkloadId> {
         let mut board = self.lock();
         let changed = match change {
             Change::Applied(workload) => board.put(workload),
-            Change::Deleted(workload) => board.remove(&Id::of(workload)),
+            Change::Deleted(workload) => board.remove(&WorkloadId::of(workload)),
             Change::Listed(workloads) => {
-                let listed: BTreeSet<Id> = workloads.iter().map(|it| Id::of(it)).collect();
-                let gone: Vec<Id> = board
+                let listed: BTreeSet<WorkloadId> =
+                    workloads.iter().map(|it| WorkloadId::of(it)).collect();
+                let gone: Vec<WorkloadId> = board
                     .flights
                     .keys()
                     .chain(board.bookings.keys())
@@ -226,7 +217,7 @@ impl Flights {
     }
 
     /// Takes in what a list has shown that may be ahead of the watch.
-    pub fn listed(&self, id: Id, metadata: &ObjectMeta, now: Timestamp) {
+    pub fn listed(&self, id: WorkloadId, metadata: &ObjectMeta, now: Timestamp) {
         let Some(booking) = Booking::of(metadata).filter(|it| it.is_under_way(now)) else {
             return;
         };
@@ -240,7 +231,7 @@ impl Flights {
     /// Has a decision made on what the others do. A rotation is under way from here on.
     pub fn consider(
         &self,
-        id: &Id,
+        id: &WorkloadId,
         policy: &PolicyName,
         contents: &BTreeMap<&SourceKey, &Content>,
         now: Timestamp,
@@ -275,12 +266,12 @@ impl Flights {
     }
 
     /// A workload waits for others no more.
-    pub fn waits_no_more(&self, id: &Id) {
+    pub fn waits_no_more(&self, id: &WorkloadId) {
         self.lock().stop_waiting(id);
     }
 
     /// A rotation that was decided on has not come to be.
-    pub fn refused(&self, id: &Id, rotated: Timestamp) {
+    pub fn refused(&self, id: &WorkloadId, rotated: Timestamp) {
         let mut board = self.lock();
         let booking = board.bookings.get(id);
         if booking.is_some_and(|booking| booking.rotated == rotated) {
@@ -289,7 +280,7 @@ impl Flights {
     }
 
     /// Asks to look at a long rollout. Gives when its rotation was; none if that isn't needed, or somebody else is at it.
-    pub fn examine(&self, id: &Id, now: Timestamp) -> Option<Timestamp> {
+    pub fn examine(&self, id: &WorkloadId, now: Timestamp) -> Option<Timestamp> {
         let mut board = self.lock();
         let flight = board.flights.get_mut(id)?;
         if !flight.must_be_examined(now) || is_fresh(flight.examination, now) {
@@ -302,7 +293,7 @@ impl Flights {
     /// What was found in the rollout of a rotation; the error is that nobody could look.
     pub fn examined<E>(
         &self,
-        id: &Id,
+        id: &WorkloadId,
         rotated: Timestamp,
         found: Result<Option<String>, E>,
         now: Timestamp,
@@ -318,7 +309,7 @@ impl Flights {
     }
 
     /// How a workload's own rotation goes; none where nothing more is to be learnt of it, or its failure is accepted.
-    pub fn course(&self, id: &Id, now: Timestamp) -> Option<Course> {
+    pub fn course(&self, id: &WorkloadId, now: Timestamp) -> Option<Course> {
         let board = self.lock();
         let flight = board.flights.get(id)?;
         if flight.excused || board.is_booked(id, now) {
@@ -353,7 +344,7 @@ impl Flights {
 impl Board {
     /// Whether that changes anything for others.
     fn put(&mut self, workload: &Workload) -> bool {
-        let id = Id::of(workload);
+        let id = WorkloadId::of(workload);
         let mut shown = Flight::of(workload);
         let before = self.flights.get(&id);
         if let Some((shown, before)) = shown.as_mut().zip(before)
@@ -377,20 +368,20 @@ impl Board {
         changes || was_booked
     }
 
-    fn remove(&mut self, id: &Id) -> bool {
+    fn remove(&mut self, id: &WorkloadId) -> bool {
         self.stop_waiting(id);
         let was_booked = self.bookings.remove(id).is_some();
         self.flights.remove(id).is_some() || was_booked
     }
 
     /// Whether a rotation was decided on that the watch may yet show.
-    fn is_booked(&self, id: &Id, now: Timestamp) -> bool {
+    fn is_booked(&self, id: &WorkloadId, now: Timestamp) -> bool {
         let booking = self.bookings.get(id);
         booking.is_some_and(|booking| booking.is_under_way(now))
     }
 
     /// Those that take a place, and their policies.
-    fn under_way(&self, now: Timestamp) -> BTreeMap<&Id, &PolicyName> {
+    fn under_way(&self, now: Timestamp) -> BTreeMap<&WorkloadId, &PolicyName> {
         let shown = self.flights.iter().filter(|(_, it)| it.is_under_way(now));
         let booked = self.bookings.iter().filter(|(_, it)| it.is_under_way(now));
         let shown = shown.map(|(id, flight)| (id, &flight.policy));
@@ -399,19 +390,19 @@ impl Board {
             .collect()
     }
 
-    fn stop_waiting(&mut self, id: &Id) {
+    fn stop_waiting(&mut self, id: &WorkloadId) {
         self.waiting.retain(|(_, waiting)| waiting != id);
     }
 
     /// Those that wait the longest.
-    fn first(&self) -> Vec<Id> {
+    fn first(&self) -> Vec<WorkloadId> {
         let waiting = self.waiting.iter().take(WOKEN);
         waiting.map(|(_, id)| id.clone()).collect()
     }
 
     fn others(
         &self,
-        id: &Id,
+        id: &WorkloadId,
         policy: &PolicyName,
         contents: &BTreeMap<&SourceKey, &Content>,
         now: Timestamp,
@@ -420,7 +411,7 @@ impl Board {
             limit_everywhere: self.limit,
             ..Others::default()
         };
-        let is_near = |other: &Id| other.namespace == id.namespace;
+        let is_near = |other: &WorkloadId| other.namespace == id.namespace;
         for (other, its_policy) in self.under_way(now) {
             if other != id {
                 others.in_flight_everywhere += 1;
@@ -446,38 +437,6 @@ impl Board {
             }
         }
         others
-    }
-}
-
-impl Id {
-    pub fn of(workload: &Workload) -> Self {
-        let metadata = &workload.metadata;
-        Self {
-            namespace: metadata.namespace.clone().unwrap_or_default(),
-            kind: workload.kind,
-            name: metadata.name.clone().unwrap_or_default(),
-        }
-    }
-
-    /// Name in the terms of the store.
-    pub fn reference(&self) -> ObjectRef<Workload> {
-        ObjectRef::new_with(&self.name, self.kind).within(&self.namespace)
-    }
-}
-
-impl From<&ObjectRef<Workload>> for Id {
-    fn from(reference: &ObjectRef<Workload>) -> Self {
-        Self {
-            namespace: reference.namespace.clone().unwrap_or_default(),
-            kind: reference.dyntype,
-            name: reference.name.clone(),
-        }
-    }
-}
-
-impl fmt::Display for Id {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.kind.name(), self.name)
     }
 }
 

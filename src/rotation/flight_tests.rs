@@ -6,8 +6,8 @@ use super::super::decide::{Cause, Rotation};
 use super::super::samples::{at, content, token};
 use super::*;
 
-fn id(namespace: &str, name: &str) -> Id {
-    Id {
+fn id(namespace: &str, name: &str) -> WorkloadId {
+    WorkloadId {
         namespace: namespace.into(),
         kind: WorkloadKind::Deployment,
         name: name.into(),
@@ -50,12 +50,12 @@ fn finished(name: &str, baseline: &Baseline) -> Workload {
     workload
 }
 
-fn show(flights: &Flights, workload: &Workload) -> Vec<Id> {
+fn show(flights: &Flights, workload: &Workload) -> Vec<WorkloadId> {
     flights.follow(WorkloadKind::Deployment, &Change::Applied(workload))
 }
 
 /// What the others do, as `who` sees it who is to be given `b`.
-fn others(flights: &Flights, who: &Id, now: i64) -> Others {
+fn others(flights: &Flights, who: &WorkloadId, now: i64) -> Others {
     let mut seen = Others::default();
     consider(flights, who, now, |others| {
         seen = others;
@@ -66,7 +66,7 @@ fn others(flights: &Flights, who: &Id, now: i64) -> Others {
 
 fn consider(
     flights: &Flights,
-    who: &Id,
+    who: &WorkloadId,
     now: i64,
     decide: impl FnOnce(Others) -> Decision,
 ) -> Decision {
@@ -334,7 +334,7 @@ fn a_workload_that_is_deleted_during_its_rollout_takes_no_place_however_long_tha
     web.metadata.deletion_timestamp = Some(Time(at(120)));
     assert_eq!(show(&flights, &web), std::slice::from_ref(&other));
     assert_eq!(others(&flights, &other, 121).in_flight, 0);
-    flights.listed(Id::of(&web), &web.metadata, at(122));
+    flights.listed(WorkloadId::of(&web), &web.metadata, at(122));
     assert_eq!(others(&flights, &other, 123).in_flight, 0);
 }
 

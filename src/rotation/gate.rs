@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 
 use super::decide::{Content, Hold, POLL, Reason, SOON, Wait, later};
-use super::flight::Id;
 use super::policy::Policy;
 use super::reference::SourceKey;
+use super::workload::WorkloadId;
 use crate::api::OnFailure;
 
 /// What the other workloads do, as far as one that is to be rolled is concerned.
@@ -23,7 +23,7 @@ pub struct Others {
     /// Rotations to the same content that failed.
     pub failed: Vec<Failed>,
     /// Rollouts to the same content that take so long that they must be looked at first.
-    pub unexamined: Vec<Id>,
+    pub unexamined: Vec<WorkloadId>,
     /// Canaries that don't have the same content yet, or not for long enough.
     pub canaries: Vec<Canary>,
 }

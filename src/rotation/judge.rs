@@ -14,7 +14,7 @@ use super::decide::{
     self, Content, Decision, Hold, MirrorState, Reason, Surroundings, Wait, contents_in_use,
     decide, suspects,
 };
-use super::flight::{Course, Flights, Id, PolicyName};
+use super::flight::{Course, Flights, PolicyName};
 use super::gate::{self, Candidate, Others};
 use super::memory::Memory;
 use super::opt_in::{Context, OptIn, ROTATE};
@@ -26,11 +26,11 @@ use super::rollout::Rollout;
 use super::sources::Sources;
 use super::standing::Standing;
 use super::trial::Trial;
-use super::workload::Workload;
+use super::workload::{Workload, WorkloadId};
 use super::workloads::Workloads;
 use crate::api::OnFailure;
 use crate::clock::ServerClock;
-use crate::mirror::{Activity, TargetName, Wishes};
+use crate::mirror::{Activity, AskedReverts, TargetName};
 
 /// What there is to look at.
 pub struct Judge {
@@ -48,9 +48,9 @@ pub struct Judge {
 
 /// What a decision is about.
 pub struct Case<'a> {
-    pub id: Id,
+    pub id: WorkloadId,
     workload: &'a Workload,
-    looked_at: decide::Workload,
+    subject: decide::Subject,
     pub contents: BTreeMap<SourceKey, Content>,
     policy_name: PolicyName,
     policy: Policy,
@@ -59,26 +59,26 @@ pub struct Case<'a> {
 
 impl Case<'_> {
     pub fn suspects(&self) -> BTreeMap<&SourceKey, &Content> {
-        suspects(&self.looked_at, &self.contents)
+        suspects(&self.subject, &self.contents)
     }
 
     pub fn rotated(&self) -> Option<Timestamp> {
-        self.looked_at.baseline.as_ref().and_then(|it| it.rotated)
+        self.subject.baseline.as_ref().and_then(|it| it.rotated)
     }
 
     /// What is on trial, where a failure has it taken back.
     fn trial(&self) -> Option<(&Baseline, &Trial)> {
         let reverts = self.policy.on_failure == OnFailure::Revert && self.obstacle.is_none();
-        let baseline = self.looked_at.baseline.as_ref().filter(|_| reverts)?;
+        let baseline = self.subject.baseline.as_ref().filter(|_| reverts)?;
         let trial = baseline.trial.as_ref()?;
-        trial.goes_on(&self.looked_at).then_some((baseline, trial))
+        trial.goes_on(&self.subject).then_some((baseline, trial))
     }
 
     /// What the mirrors of its Secrets are asked, where its rollout has failed.
-    pub fn wishes(&self, why: &str) -> Wishes {
+    pub fn reverts(&self, why: &str) -> AskedReverts {
         let because = format!("the rollout of {} has failed ({why})", self.id);
         self.trial()
-            .map(|(baseline, trial)| trial.wishes(baseline, &because))
+            .map(|(baseline, trial)| trial.reverts(baseline, &because))
             .unwrap_or_default()
     }
 }
@@ -106,14 +106,19 @@ impl Judge {
         if opt_in == OptIn::No || workload.metadata.deletion_timestamp.is_some() {
             return Ok(None);
         }
-        let id = Id::of(workload);
+        let id = WorkloadId::of(workload);
         let references = self.references(&id, workload, &opt_in);
         let contents = self.sources.contents(&id.namespace, &references).await?;
         Ok(Some(self.case(id, workload, references, &contents)))
     }
 
     /// What a workload is rolled for.
-    pub fn references(&self, id: &Id, workload: &Workload, opt_in: &OptIn) -> BTreeSet<Reference> {
+    pub fn references(
+        &self,
+        id: &WorkloadId,
+        workload: &Workload,
+        opt_in: &OptIn,
+    ) -> BTreeSet<Reference> {
         let wanted = opt_in.wanted(&workload.references);
         self.sources.resolve(&id.namespace, wanted)
     }
@@ -121,19 +126,19 @@ impl Judge {
     /// What is to be decided, given the content of what it refers to.
     pub fn case<'a>(
         &self,
-        id: Id,
+        id: WorkloadId,
         workload: &'a Workload,
         references: BTreeSet<Reference>,
         contents: &BTreeMap<SourceKey, Content>,
     ) -> Case<'a> {
         let policy_name = workload.annotation(ROTATION_POLICY).map(str::to_owned);
         let (policy, obstacle) = self.policies.of(&id.namespace, &policy_name);
-        let looked_at = looked_at(workload, references, policy.on);
+        let subject = subject(workload, references, policy.on);
         Case {
-            contents: contents_in_use(&looked_at.references, contents),
+            contents: contents_in_use(&subject.references, contents),
             id,
             workload,
-            looked_at,
+            subject,
             policy_name,
             policy,
             obstacle,
@@ -172,8 +177,8 @@ impl Judge {
     ) -> Result<(Decision, Timestamp), kube::Error> {
         let version = case.workload.metadata.resource_version.as_deref();
         let suspects = case.suspects();
-        let mirrors = self.mirrors(&case.id.namespace, &case.looked_at.references);
-        let mut looked_at = memory.pods(version, &suspects);
+        let mirrors = self.mirrors(&case.id.namespace, &case.subject.references);
+        let mut pods = memory.pods(version, &suspects);
         loop {
             let now = self.now_in(ahead);
             let canaries = self.canaries(case, &suspects, now);
@@ -183,20 +188,20 @@ impl Judge {
                 .consider(&case.id, name, &suspects, now, |others| {
                     let around = Surroundings {
                         contents,
-                        pods: looked_at.as_deref(),
+                        pods: pods.as_deref(),
                         mirrors: &mirrors,
                         policy: &case.policy,
                         obstacle: case.obstacle.as_ref(),
                         others: &Others { canaries, ..others },
                     };
-                    decide(&case.looked_at, &around, now)
+                    decide(&case.subject, &around, now)
                 });
             match &decided {
                 Decision::Look => {
                     let looked = pods::look(&self.client, case.workload).await?;
                     let looked = Arc::new(looked);
                     memory.look(version, &suspects, Arc::clone(&looked));
-                    looked_at = Some(looked);
+                    pods = Some(looked);
                 }
                 Decision::Wait(Wait {
                     reason: Reason::Examination { workload },
@@ -227,14 +232,14 @@ impl Judge {
     }
 
     /// The mirrors that something is asked of.
-    pub fn asked(&self, namespace: &str, wishes: &Wishes) -> Vec<String> {
-        let is_asked = |target: &TargetName| wishes.keys().any(|(asked, _)| asked == target);
+    pub fn asked(&self, namespace: &str, reverts: &AskedReverts) -> Vec<String> {
+        let is_asked = |target: &TargetName| reverts.keys().any(|(asked, _)| asked == target);
         let mirrors = self.activity.of(namespace, is_asked);
         mirrors.into_iter().map(|(name, _)| name).collect()
     }
 
     /// Looks at a rollout of which others, or the mirrors of its content, wait to hear. Whether there is something to hear.
-    async fn examine(&self, id: &Id, ahead: SignedDuration) -> Result<bool, kube::Error> {
+    async fn examine(&self, id: &WorkloadId, ahead: SignedDuration) -> Result<bool, kube::Error> {
         let Some(rotated) = self.flights.examine(id, self.now_in(ahead)) else {
             return Ok(false);
         };
@@ -267,10 +272,10 @@ impl Judge {
             return Vec::new();
         }
         let sources: BTreeSet<_> = suspects.keys().map(|key| &key.source).collect();
-        let others: BTreeSet<Id> = sources
+        let others: BTreeSet<WorkloadId> = sources
             .into_iter()
             .flat_map(|source| self.workloads.using(&case.id.namespace, source))
-            .map(|reference| Id::from(&reference))
+            .map(|reference| WorkloadId::from(&reference))
             .collect();
         others
             .into_iter()
@@ -282,6 +287,9 @@ impl Judge {
                     && other.metadata.deletion_timestamp.is_none()
                     && self.opt_in(&other) != OptIn::No
                     && canary.includes(other.labels());
+                if !is_canary {
+                    return None;
+                }
                 let baseline = other.annotation(BASELINE).and_then(Baseline::parse)?;
                 let candidate = Candidate {
                     workload: &id.to_string(),
@@ -292,9 +300,7 @@ impl Judge {
                         Rollout::UnderWay | Rollout::UnderWayForEver
                     ),
                 };
-                candidate
-                    .holds_up(suspects, canary.soak, now)
-                    .filter(|_| is_canary)
+                candidate.holds_up(suspects, canary.soak, now)
             })
             .collect()
     }
@@ -317,11 +323,7 @@ impl Judge {
 }
 
 /// What is decided on.
-fn looked_at(
-    workload: &Workload,
-    mut references: BTreeSet<Reference>,
-    on: Uses,
-) -> decide::Workload {
+fn subject(workload: &Workload, mut references: BTreeSet<Reference>, on: Uses) -> decide::Subject {
     references.retain(|reference| match reference.via {
         // Files of a subPath stay as they were when the container started, as variables do.
         Via::Environment | Via::SubPath => on.env,
@@ -329,7 +331,7 @@ fn looked_at(
         // Asked for by name.
         Via::ImagePull | Via::Named => true,
     });
-    decide::Workload {
+    decide::Subject {
         references,
         baseline: workload.annotation(BASELINE).and_then(Baseline::parse),
         paused: workload.paused,
@@ -361,8 +363,8 @@ mod tests {
                 Via::Named,
             ];
             let references = references.into_iter().map(by).collect();
-            let looked_at = looked_at(&workload, references, Uses { env, volume });
-            looked_at.references.iter().map(|it| it.via).collect()
+            let subject = subject(&workload, references, Uses { env, volume });
+            subject.references.iter().map(|it| it.via).collect()
         };
         let env = counted(true, false);
         assert!(env.contains(&Via::Environment) && env.contains(&Via::SubPath));

@@ -7,13 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use jiff::Timestamp;
 
 use super::decide::{Content, Pods};
-use super::flight::Id;
 use super::reference::SourceKey;
-use super::workload::WorkloadKind;
+use super::workload::{WorkloadId, WorkloadKind};
 
 /// The memories of all workloads.
 #[derive(Default)]
-pub struct Memories(Mutex<HashMap<Id, Memory>>);
+pub struct Memories(Mutex<HashMap<WorkloadId, Memory>>);
 
 /// What is remembered of one.
 #[derive(Clone, Debug, Default)]
@@ -71,12 +70,12 @@ pub struct Summary {
     /// When the content changed that one of the kind has lacked the longest.
     pub oldest: BTreeMap<WorkloadKind, Timestamp>,
     /// Those that are gone.
-    pub gone: Vec<Id>,
+    pub gone: Vec<WorkloadId>,
 }
 
 impl Memories {
     /// What is remembered of a workload.
-    pub fn of(&self, id: &Id, uid: Option<&str>) -> Memory {
+    pub fn of(&self, id: &WorkloadId, uid: Option<&str>) -> Memory {
         let memory = self.lock().get(id).cloned();
         let is_same = |memory: &Memory| memory.uid.as_deref() == uid;
         memory.filter(is_same).unwrap_or_else(|| Memory {
@@ -85,17 +84,17 @@ impl Memories {
         })
     }
 
-    pub fn keep(&self, id: Id, memory: Memory) {
+    pub fn keep(&self, id: WorkloadId, memory: Memory) {
         self.lock().insert(id, memory);
     }
 
     /// Forgets a workload that is gone, or wants to be left alone.
-    pub fn forget(&self, id: &Id) {
+    pub fn forget(&self, id: &WorkloadId) {
         self.lock().remove(id);
     }
 
     /// Forgets those that are gone, and sums up the others.
-    pub fn sum_up(&self, is_there: impl Fn(&Id) -> bool) -> Summary {
+    pub fn sum_up(&self, is_there: impl Fn(&WorkloadId) -> bool) -> Summary {
         let mut memories = self.lock();
         let gone = memories.extract_if(|id, _| !is_there(id));
         let mut summary = Summary {
@@ -119,7 +118,7 @@ impl Memories {
     }
 
     /// A panic elsewhere leaves the map whole, so its poison means nothing.
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Id, Memory>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<WorkloadId, Memory>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -154,7 +153,7 @@ impl Memory {
     }
 
     /// It has all content, or is being given it.
-    pub fn is_done(&mut self) {
+    pub fn clear_pending(&mut self) {
         self.pending = None;
         self.looked = None;
         self.told.clear();
@@ -173,8 +172,8 @@ fn digests<'a>(
 mod tests {
     use super::*;
 
-    fn id(name: &str) -> Id {
-        Id {
+    fn id(name: &str) -> WorkloadId {
+        WorkloadId {
             namespace: "n".into(),
             kind: WorkloadKind::Deployment,
             name: name.into(),

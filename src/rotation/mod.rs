@@ -42,7 +42,6 @@ mod workloads;
 
 pub use self::cached::{Class, Version, class, version};
 pub use self::controller::{Rotations, Triggers, run};
-pub use self::decide::MARGIN;
 pub use self::flight::Flights;
 pub use self::judge::Judge;
 pub use self::memory::Memories;

@@ -15,13 +15,13 @@ use super::decide as deciding;
 use super::decide::{
     Container, Content, Decision, Pods, Surroundings, contents_in_use, decide, suspects,
 };
-use super::flight::{Flights, Id};
+use super::flight::Flights;
 use super::gate::Others;
 use super::policy::Policy;
 use super::reference::{Reference, Source, Via};
 use super::rollout::Rollout;
 use super::samples::{at, token};
-use super::workload::{Workload, WorkloadKind};
+use super::workload::{Workload, WorkloadId, WorkloadKind};
 use crate::mirror::{KeyContent, KeyRecord};
 use crate::watch::Change;
 
@@ -53,8 +53,8 @@ impl Random {
     }
 }
 
-fn id(number: usize) -> Id {
-    Id {
+fn id(number: usize) -> WorkloadId {
+    WorkloadId {
         namespace: "n".into(),
         kind: WorkloadKind::Deployment,
         name: number.to_string(),
@@ -370,7 +370,7 @@ impl Daemon {
             optional: false,
             via: Via::Environment,
         };
-        let looked_at = deciding::Workload {
+        let subject = deciding::Subject {
             references: BTreeSet::from([reference]),
             baseline: workload.annotation(BASELINE).and_then(Baseline::parse),
             paused: false,
@@ -382,8 +382,8 @@ impl Daemon {
             record: self.record.clone(),
         };
         let contents = BTreeMap::from([(token(), content)]);
-        let contents = contents_in_use(&looked_at.references, &contents);
-        let suspects = suspects(&looked_at, &contents);
+        let contents = contents_in_use(&subject.references, &contents);
+        let suspects = suspects(&subject, &contents);
         let mut pods = None;
         let decision = loop {
             let decision =
@@ -397,7 +397,7 @@ impl Daemon {
                             obstacle: None,
                             others: &others,
                         };
-                        decide(&looked_at, &around, now)
+                        decide(&subject, &around, now)
                     });
             if decision != Decision::Look {
                 break decision;

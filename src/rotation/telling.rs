@@ -31,7 +31,7 @@ impl Telling<'_> {
     }
 
     /// What a rotation waits for, once; what is over in a moment is not told.
-    pub async fn waits(&self, wait: &Wait, memory: &mut Memory) {
+    pub async fn tell_waiting(&self, wait: &Wait, memory: &mut Memory) {
         let Wait { until, reason } = wait;
         tracing::debug!(reason = reason.name(), %until, "rotation waits");
         let (event, note) = match reason {
@@ -51,7 +51,7 @@ impl Telling<'_> {
     }
 
     /// What holds a rotation, once.
-    pub async fn is_held(&self, hold: &Hold, memory: &mut Memory) {
+    pub async fn tell_held(&self, hold: &Hold, memory: &mut Memory) {
         if memory.told.insert(hold.name()) {
             let note = format!("is to be rolled, and held: {hold}");
             tracing::warn!("{note}");
@@ -60,7 +60,7 @@ impl Telling<'_> {
     }
 
     /// Its rollout has failed, and what it brought is asked to be taken back: once. `mirrors` are those that are asked.
-    pub async fn has_failed(
+    pub async fn tell_failed(
         &self,
         rotated: Option<Timestamp>,
         why: &str,
@@ -85,7 +85,7 @@ impl Telling<'_> {
     }
 
     /// It has been given a new template.
-    pub async fn has_started(
+    pub async fn tell_started(
         &self,
         rotation: &Rotation,
         contents: &BTreeMap<SourceKey, Content>,

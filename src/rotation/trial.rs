@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::baseline::Baseline;
-use super::decide::Workload;
+use super::decide::Subject;
 use super::reference::SourceKey;
 use super::rollout::Rollout;
-use crate::mirror::{TargetName, Wish, Wishes};
+use crate::mirror::{AskedReverts, RevertRequest, TargetName};
 
 /// Content on trial.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -24,7 +24,7 @@ pub struct Trial {
 impl Trial {
     /// The trial that a rotation for these keys begins, which gives the workload the baseline `next`. What has not stood the trial before
     /// it is still on trial.
-    pub fn begin(workload: &Workload, stale: &[&SourceKey], next: &Baseline) -> Option<Self> {
+    pub fn begin(workload: &Subject, stale: &[&SourceKey], next: &Baseline) -> Option<Self> {
         let template = workload.template?;
         let last = workload.baseline.as_ref();
         // Digests under another key can't be compared.
@@ -45,25 +45,25 @@ impl Trial {
     }
 
     /// Whether the rollout that it is for goes on, or has failed.
-    pub fn goes_on(&self, workload: &Workload) -> bool {
+    pub fn goes_on(&self, workload: &Subject) -> bool {
         let has_ended = matches!(workload.rollout, Rollout::Finished | Rollout::OnDelete);
         workload.template == Some(self.template) && !has_ended
     }
 
     /// What is asked of the mirrors of its Secrets and ConfigMaps, where the rollout has failed. `baseline` is the one that it is a part of.
-    pub fn wishes(&self, baseline: &Baseline, because: &str) -> Wishes {
-        let wish = |(key, before): (&SourceKey, &Option<String>)| {
+    pub fn reverts(&self, baseline: &Baseline, because: &str) -> AskedReverts {
+        let revert = |(key, before): (&SourceKey, &Option<String>)| {
             let target = TargetName::new(key.source.kind.of_target()?, &key.source.name);
             let failed = baseline.keys.get(key)?.clone();
-            let wish = Wish {
+            let revert = RevertRequest {
                 digest_key: baseline.digest_key.clone(),
                 failed,
                 before: before.clone(),
                 because: because.to_owned(),
             };
-            Some(((target, key.key.clone()), wish))
+            Some(((target, key.key.clone()), revert))
         };
-        self.before.iter().filter_map(wish).collect()
+        self.before.iter().filter_map(revert).collect()
     }
 }
 
@@ -85,12 +85,12 @@ mod tests {
         }
     }
 
-    fn workload(baseline: Baseline) -> Workload {
-        Workload {
+    fn workload(baseline: Baseline) -> Subject {
+        Subject {
             baseline: Some(baseline),
             template: Some(TEMPLATE),
             rollout: Rollout::UnderWay,
-            ..Workload::default()
+            ..Subject::default()
         }
     }
 
@@ -156,12 +156,15 @@ mod tests {
     #[test]
     fn mirrors_are_asked_for_what_pods_had_in_place_of_what_failed() {
         let trial = trial(baseline("a", None), "b").expect("a trial");
-        let wishes = trial.wishes(&baseline("b", None), "it failed");
-        let wish = &wishes[&(
+        let reverts = trial.reverts(&baseline("b", None), "it failed");
+        let revert = &reverts[&(
             TargetName::new(TargetKind::Secret, "adopat"),
             "token".to_owned(),
         )];
-        assert_eq!((&*wish.failed, wish.before.as_deref()), ("b", Some("a")));
-        assert_eq!((&*wish.digest_key, &*wish.because), ("k", "it failed"));
+        assert_eq!(
+            (&*revert.failed, revert.before.as_deref()),
+            ("b", Some("a"))
+        );
+        assert_eq!((&*revert.digest_key, &*revert.because), ("k", "it failed"));
     }
 }

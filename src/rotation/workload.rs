@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use k8s_openapi::NamespaceResourceScope;
@@ -263,6 +264,46 @@ impl Resource for Workload {
 
     fn meta_mut(&mut self) -> &mut ObjectMeta {
         &mut self.metadata
+    }
+}
+
+/// A workload, by its name.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct WorkloadId {
+    pub namespace: String,
+    pub kind: WorkloadKind,
+    pub name: String,
+}
+
+impl WorkloadId {
+    pub fn of(workload: &Workload) -> Self {
+        let metadata = &workload.metadata;
+        Self {
+            namespace: metadata.namespace.clone().unwrap_or_default(),
+            kind: workload.kind,
+            name: metadata.name.clone().unwrap_or_default(),
+        }
+    }
+
+    /// Name in the terms of the store.
+    pub fn reference(&self) -> ObjectRef<Workload> {
+        ObjectRef::new_with(&self.name, self.kind).within(&self.namespace)
+    }
+}
+
+impl From<&ObjectRef<Workload>> for WorkloadId {
+    fn from(reference: &ObjectRef<Workload>) -> Self {
+        Self {
+            namespace: reference.namespace.clone().unwrap_or_default(),
+            kind: reference.dyntype,
+            name: reference.name.clone(),
+        }
+    }
+}
+
+impl fmt::Display for WorkloadId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind.name(), self.name)
     }
 }
 

@@ -448,11 +448,11 @@ impl Survey {
         let roster = self.watch.as_mut().and_then(Watch::begin);
         let pays = match (&roster, intervals.first()) {
             (Some(_), _) => true,
-            (None, Some(shortest)) => self.costs.listing_pays(gets, *shortest, now),
+            (None, Some(shortest)) => self.costs.choose_listing(gets, *shortest, now),
             (None, None) => return,
         };
+        self.listings += 1;
         if pays {
-            self.listings += 1;
             self.ask_page(Listing {
                 intervals,
                 roster,
@@ -469,7 +469,6 @@ impl Survey {
             });
         } else {
             // Nothing is listed, so that is all that are due.
-            self.listings += 1;
             self.read_unlisted(&intervals);
         }
     }

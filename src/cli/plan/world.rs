@@ -17,7 +17,7 @@ use crate::cli::vaults::VaultFlags;
 use crate::clock::ServerClock;
 use crate::daemon::TokenRequests;
 use crate::digest::DigestKey;
-use crate::mirror::{Activity, Memories, MirrorId, Mirrors, Reverts, TargetName, USE_LABEL};
+use crate::mirror::{Activity, Memories, MirrorId, Mirrors, RevertRequests, TargetName, USE_LABEL};
 use crate::telemetry::{Events, Metrics};
 use crate::vault::{self, Notice, SurveyMode, SurveySettings, Transport, Vaults};
 use crate::watch::{Change, Index, filled};
@@ -112,7 +112,7 @@ impl World {
             targets: stores(self.targets.clone()),
             activity: Activity::default(),
             // What failed rollouts ask for is known to the daemon alone.
-            reverts: Reverts::new().0,
+            reverts: RevertRequests::new().0,
             events: Events::new(here.client.clone(), "keytide-plan".to_owned()),
             metrics,
             memories: Memories::default(),

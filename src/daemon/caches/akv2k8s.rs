@@ -15,7 +15,7 @@ use super::PAGE;
 use super::served::{DISCOVERY_PAUSE, is_not_found};
 use crate::api::KeyVaultMirror;
 use crate::api::azure_key_vault_secret::KIND;
-use crate::mirror::in_place::{mirrors_of, no_mirror, served};
+use crate::mirror::akv2k8s::{mirrors_of, no_mirror, served};
 use crate::telemetry::Metrics;
 
 /// Tells of the mirrors that these resources are for ever, to whom it may concern.

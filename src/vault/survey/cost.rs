@@ -52,7 +52,7 @@ impl Costs {
 
     /// Whether listing the vault is better than `gets` reads, which are due every `interval`. A list has fewer requests, but its pages
     /// come one after the other: where it takes more than half the interval, time and again, the reads must take less than half as long.
-    pub fn listing_pays(&mut self, gets: usize, interval: Duration, now: Instant) -> bool {
+    pub fn choose_listing(&mut self, gets: usize, interval: Duration, now: Instant) -> bool {
         if self.mode == Mode::Never || gets < 2 {
             return false;
         }
@@ -104,21 +104,21 @@ mod tests {
 
     #[test]
     fn one_object_is_never_worth_a_list() {
-        assert!(!costs().listing_pays(1, MINUTE, Instant::now()));
+        assert!(!costs().choose_listing(1, MINUTE, Instant::now()));
     }
 
     #[test]
     fn an_unknown_vault_is_listed_to_learn() {
-        assert!(costs().listing_pays(2, MINUTE, Instant::now()));
-        assert!(!Costs::new(Mode::Never, 100.0).listing_pays(2, MINUTE, Instant::now()));
+        assert!(costs().choose_listing(2, MINUTE, Instant::now()));
+        assert!(!Costs::new(Mode::Never, 100.0).choose_listing(2, MINUTE, Instant::now()));
     }
 
     #[test]
     fn fewer_requests_decide() {
         let (mut costs, now) = (costs(), Instant::now());
         costs.listed(40, Some(Duration::from_secs(2)), now);
-        assert!(costs.listing_pays(41, MINUTE, now));
-        assert!(!costs.listing_pays(40, MINUTE, now));
+        assert!(costs.choose_listing(41, MINUTE, now));
+        assert!(!costs.choose_listing(40, MINUTE, now));
     }
 
     #[test]
@@ -127,21 +127,24 @@ mod tests {
         costs.listed(400, Some(Duration::from_secs(40)), now);
         costs.listed(400, Some(Duration::from_secs(40)), now);
         assert!(
-            !costs.listing_pays(1_000, MINUTE, now),
+            !costs.choose_listing(1_000, MINUTE, now),
             "ten seconds of reads"
         );
         assert!(
-            costs.listing_pays(2_000, MINUTE, now),
+            costs.choose_listing(2_000, MINUTE, now),
             "half the time is not worth five times the requests"
         );
-        assert!(costs.listing_pays(10_000, MINUTE, now), "a hundred of them");
+        assert!(
+            costs.choose_listing(10_000, MINUTE, now),
+            "a hundred of them"
+        );
     }
 
     #[test]
     fn a_list_that_is_slow_once_is_tried_again() {
         let (mut costs, now) = (costs(), Instant::now());
         let (quick, slow) = (Duration::from_secs(2), Duration::from_secs(50));
-        let pays = |costs: &mut Costs| costs.listing_pays(1_000, MINUTE, now);
+        let pays = |costs: &mut Costs| costs.choose_listing(1_000, MINUTE, now);
         costs.listed(40, Some(slow), now);
         assert!(pays(&mut costs), "the first");
         costs.listed(40, Some(quick), now);
@@ -158,23 +161,25 @@ mod tests {
         let (mut costs, now) = (costs(), Instant::now());
         costs.listed(10, Some(Duration::from_secs(1)), now);
         costs.listed(10, None, now);
-        assert!(costs.listing_pays(20, MINUTE, now));
+        assert!(costs.choose_listing(20, MINUTE, now));
     }
 
     #[test]
     fn what_was_learned_is_learned_again() {
         let (mut costs, now) = (costs(), Instant::now());
         costs.too_long(10, now);
-        assert!(!costs.listing_pays(10, MINUTE, now));
-        assert!(costs.listing_pays(12, MINUTE, now));
-        assert!(costs.listing_pays(10, MINUTE, now + LEARN_AGAIN));
+        assert!(!costs.choose_listing(10, MINUTE, now));
+        assert!(costs.choose_listing(12, MINUTE, now));
+        assert!(costs.choose_listing(10, MINUTE, now + LEARN_AGAIN));
     }
 
     #[test]
     fn a_forbidden_list_is_tried_again_later() {
         let (mut costs, now) = (costs(), Instant::now());
         costs.forbidden();
-        let tries: Vec<bool> = (0..6).map(|_| costs.listing_pays(9, MINUTE, now)).collect();
+        let tries: Vec<bool> = (0..6)
+            .map(|_| costs.choose_listing(9, MINUTE, now))
+            .collect();
         assert_eq!(tries, [false, false, false, false, false, true]);
     }
 }

@@ -6,6 +6,9 @@
 //! one into a ConfigMap is the resource's with an ending, so that the two are told apart. The generation is made of the spec: the
 //! definition of akv2k8s counts changes of the status, and labels, which are carried over, are counted nowhere.
 
+mod report;
+pub mod status;
+
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -274,5 +277,4 @@ pub fn owner(mirror: &KeyVaultMirror) -> Option<OwnerReference> {
 }
 
 #[cfg(test)]
-#[path = "in_place_tests.rs"]
 mod tests;

@@ -9,21 +9,21 @@ use futures::StreamExt;
 use futures::channel::mpsc;
 use kube::ResourceExt;
 
-use super::apply::Targets;
-use super::cleanup::live;
-use super::content::lost;
-use super::controller::Mirrors;
-use super::in_place;
-use super::memory::MirrorId;
-use super::plan::Existing;
-use super::preview::{Preview, known_by_version, swept};
-use super::status::Failure;
-use super::sweep::LiveMirrors;
-use super::target::Target;
-use super::target_name::TargetName;
-use super::wants::{Wants, if_missing};
-use super::way_back::Ways;
+use super::{Preview, known_by_version, swept};
 use crate::api::KeyVaultMirror;
+use crate::mirror::akv2k8s;
+use crate::mirror::apply::Targets;
+use crate::mirror::cleanup::live;
+use crate::mirror::content::lost_prior;
+use crate::mirror::controller::Mirrors;
+use crate::mirror::memory::MirrorId;
+use crate::mirror::plan::Existing;
+use crate::mirror::revert::PriorVersions;
+use crate::mirror::status::Failure;
+use crate::mirror::sweep::LiveMirrors;
+use crate::mirror::target::Target;
+use crate::mirror::target_name::TargetName;
+use crate::mirror::wants::{Wants, if_missing};
 use crate::vault::{self, Delivery, Identity, Notice, ReadKey, VaultError};
 
 /// Nothing is looked at twice.
@@ -80,25 +80,25 @@ impl Mirrors {
                 None | Some(Delivery::Unchanged) => continue,
                 Some(delivery) => delivery,
             };
-            let Some(mut wish) = looking.awaited.remove(&id) else {
+            let Some(mut awaited) = looking.awaited.remove(&id) else {
                 continue;
             };
-            if let Some((place, error)) = lost(&delivery, wish.wants.sources.len()) {
-                let read = self.reads(&mut wish).0.swap_remove(place);
-                wish.lost.insert(read, error);
-                self.look(&mut wish);
-                looking.awaited.insert(id, wish);
+            if let Some((place, error)) = lost_prior(&delivery, awaited.wants.sources.len()) {
+                let read = self.reads(&mut awaited).0.swap_remove(place);
+                awaited.lost.insert(read, error);
+                self.look(&mut awaited);
+                looking.awaited.insert(id, awaited);
                 continue;
             }
             let preview = match delivery {
-                Delivery::Content(found) => self.preview_one(&mut wish, &found, terms).await,
+                Delivery::Content(found) => self.preview_one(&mut awaited, &found, terms).await,
                 Delivery::Failed { place, error } => {
-                    Err(Failure::of(&error, wish.wants.sources.get(place)))
+                    Err(Failure::of(&error, awaited.wants.sources.get(place)))
                 }
                 Delivery::Unchanged => continue,
             };
             self.vaults.forget(&id);
-            looking.done.push((Arc::clone(wish.mirror), preview));
+            looking.done.push((Arc::clone(awaited.mirror), preview));
         }
         looking.done
     }
@@ -115,12 +115,12 @@ impl Mirrors {
                 looking.listing.insert(id, mirror);
                 return;
             }
-            Ok(Some(mut wish)) if !wish.wants.reads.is_empty() => {
-                self.look(&mut wish);
-                looking.awaited.insert(id, wish);
+            Ok(Some(mut awaited)) if !awaited.wants.reads.is_empty() => {
+                self.look(&mut awaited);
+                looking.awaited.insert(id, awaited);
                 return;
             }
-            Ok(Some(mut wish)) => self.preview_one(&mut wish, &[], terms).await,
+            Ok(Some(mut awaited)) => self.preview_one(&mut awaited, &[], terms).await,
             Err(failure) => Err(failure),
         };
         self.vaults.forget(&id);
@@ -159,42 +159,43 @@ impl Mirrors {
         }))
     }
 
-    /// All that is to be read, and the ways back that are a part of it.
-    fn reads(&self, wish: &mut Awaited<'_>) -> (Vec<ReadKey>, Ways) {
-        let Wants { sources, reads, .. } = &wish.wants;
-        let mut ways = self.ways(wish.mirror, sources, reads, wish.existing.as_ref());
-        ways.lose(reads, &mut wish.lost);
-        let all = reads.iter().cloned().chain(ways.reads(reads)).collect();
-        (all, ways)
+    /// All that is to be read, and what of it are versions before the vault's.
+    fn reads(&self, awaited: &mut Awaited<'_>) -> (Vec<ReadKey>, PriorVersions) {
+        let Wants { sources, reads, .. } = &awaited.wants;
+        let (mut all, existing) = (reads.clone(), awaited.existing.as_ref());
+        let lost = &mut awaited.lost;
+        let prior = self.add_prior_versions(awaited.mirror, sources, &mut all, existing, lost);
+        (all, prior)
     }
 
-    fn look(&self, wish: &mut Awaited<'_>) {
-        let (reads, _) = self.reads(wish);
-        let id = MirrorId::of(wish.mirror);
-        self.vaults.want(&id, &reads, ONCE, if_missing(wish.mirror));
+    fn look(&self, awaited: &mut Awaited<'_>) {
+        let (reads, _) = self.reads(awaited);
+        let id = MirrorId::of(awaited.mirror);
+        self.vaults
+            .want(&id, &reads, ONCE, if_missing(awaited.mirror));
     }
 
     async fn preview_one(
         &self,
-        wish: &mut Awaited<'_>,
+        awaited: &mut Awaited<'_>,
         found: &[vault::Found],
         terms: Terms,
     ) -> Result<Preview, Failure> {
-        let (_, ways) = self.reads(wish);
-        let (mirror, Wants { spec, sources, .. }) = (wish.mirror, &wish.wants);
-        let back = ways.open(sources.len(), found, self.clock.now())?;
+        let (_, prior) = self.reads(awaited);
+        let (mirror, Wants { spec, sources, .. }) = (awaited.mirror, &awaited.wants);
+        let reverted = prior.open(sources.len(), found, self.clock.now())?;
         let mut next = self
-            .next_content(mirror, spec, sources, found, back)
+            .next_content(mirror, spec, sources, found, reverted)
             .await?;
         if !terms.knows_digest_key {
-            known_by_version(&mut next.desired, wish.existing.as_ref());
+            known_by_version(&mut next.desired, awaited.existing.as_ref());
         }
         let namespace = mirror.namespace().unwrap_or_default();
         let target = TargetName::of(&mirror.spec.target);
         let targets = Targets::new(self.client.clone(), &namespace, target.kind);
-        self.look_inside(mirror, &next.desired, &targets, &mut wish.existing)
+        self.look_inside(mirror, &next.desired, &targets, &mut awaited.existing)
             .await?;
-        let existing = wish.existing.as_ref();
+        let existing = awaited.existing.as_ref();
         let planned = self.planned(mirror, &next, existing)?;
         let mut preview = Preview::of(namespace, &target, &next.desired, existing, planned)?;
         if !terms.knows_digest_key {
@@ -215,7 +216,7 @@ impl Mirrors {
         });
         // Whether those of akv2k8s are still there, only the daemon looks.
         swept
-            .filter(|preview| in_place::resource_name(&preview.mirror).is_none())
+            .filter(|preview| akv2k8s::resource_name(&preview.mirror).is_none())
             .filter(|preview| meant(&preview.namespace, &preview.mirror))
             .collect()
     }

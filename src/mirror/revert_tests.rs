@@ -35,7 +35,7 @@ struct World {
     versions: Vec<Version>,
     spec: KeyVaultMirrorSpec,
     record: Record,
-    wish: Option<Wish>,
+    request: Option<RevertRequest>,
     /// Reads that have failed for good, as the daemon remembers them.
     lost: BTreeMap<ReadKey, VaultError>,
 }
@@ -65,7 +65,7 @@ impl World {
             versions: Vec::new(),
             spec: serde_json::from_value(spec).expect("a spec"),
             record,
-            wish: None,
+            request: None,
             lost: BTreeMap::new(),
         };
         for value in values {
@@ -93,7 +93,7 @@ impl World {
 
     /// The rollout of what the Secret has now fails, where the Pods had that before.
     fn fail(&mut self, before: Option<&str>) {
-        self.wish = Some(Wish {
+        self.request = Some(RevertRequest {
             digest_key: "k".into(),
             failed: self.key().digest.clone(),
             before: before.map(str::to_owned),
@@ -118,7 +118,7 @@ impl World {
     }
 
     /// The mirror looks, as the controller does. The error is that the target stays as it is.
-    fn look(&mut self) -> Result<Back, VaultError> {
+    fn look(&mut self) -> Result<Reverted, VaultError> {
         let sources = sources(&self.spec);
         let reads: Vec<ReadKey> = sources
             .iter()
@@ -130,20 +130,20 @@ impl World {
                 version: source.version.clone(),
             })
             .collect();
-        let wishes: Vec<_> = self
-            .wish
+        let requests: Vec<_> = self
+            .request
             .iter()
-            .map(|wish| ("token".to_owned(), wish.clone()))
+            .map(|request| ("token".to_owned(), request.clone()))
             .collect();
         let record = (!self.record.keys.is_empty()).then_some(&self.record);
         let mut found: Vec<Found> = Vec::new();
         for read in &reads {
             found.push(Ok(self.read(read)?));
         }
-        let ways = loop {
-            let mut ways = Ways::of(&host(), &sources, record, &wishes);
-            ways.lose(&reads, &mut self.lost);
-            let earlier = ways.reads(&reads);
+        let prior = loop {
+            let mut prior = PriorVersions::of(&host(), &sources, record, &requests);
+            prior.lose(&reads, &mut self.lost);
+            let earlier = prior.reads(&reads);
             let failed = earlier
                 .iter()
                 .find_map(|it| Some((it, self.read(it).err()?)));
@@ -151,7 +151,7 @@ impl World {
                 None => {
                     let content = |it| Ok(self.read(it).expect("content"));
                     found.extend(earlier.iter().map(content));
-                    break ways;
+                    break prior;
                 }
                 Some((read, error)) => {
                     let known = self.lost.insert(read.clone(), error);
@@ -162,12 +162,12 @@ impl World {
                 }
             }
         };
-        let mut back = ways.open(sources.len(), &found, at(self.now))?;
+        let mut reverted = prior.open(sources.len(), &found, at(self.now))?;
         let keys = loop {
-            let keys = self.rendered(&sources, &found, &back);
-            match back.check(&keys) {
+            let keys = self.rendered(&sources, &found, &reverted);
+            match reverted.check(&keys) {
                 Ok(()) => break keys,
-                Err(refusal) => back.refuse(refusal),
+                Err(refusal) => reverted.refuse(refusal),
             }
         };
         let next = |(key, content): (&String, &Content)| {
@@ -175,16 +175,16 @@ impl World {
             (key.clone(), content.record(before, true, at(self.now)))
         };
         self.record.keys = keys.iter().map(next).collect();
-        Ok(back)
+        Ok(reverted)
     }
 
     fn rendered(
         &self,
         sources: &[Source],
         found: &[Found],
-        back: &Back,
+        reverted: &Reverted,
     ) -> BTreeMap<String, Content> {
-        let found = back
+        let found = reverted
             .found(sources.len(), found)
             .into_iter()
             .map(|it| it.expect("content"));
@@ -195,7 +195,7 @@ impl World {
             let version = from.secret.version.clone();
             let content = Content {
                 digest: String::from_utf8_lossy(from.identity()).into_owned(),
-                failed: back.failed(&object, &version).map(str::to_owned),
+                failed: reverted.failed(&object, &version).map(str::to_owned),
                 object,
                 version,
                 updated: None,
@@ -213,10 +213,10 @@ impl World {
     }
 
     #[track_caller]
-    fn refuses(&mut self) -> NoWay {
-        let back = self.look().expect("content");
-        assert_eq!(back.steps().count(), 0);
-        *back.refusal.expect("a refusal")
+    fn refuses(&mut self) -> CannotRevert {
+        let reverted = self.look().expect("content");
+        assert_eq!(reverted.steps().count(), 0);
+        *reverted.refusal.expect("a refusal")
     }
 }
 
@@ -224,10 +224,10 @@ impl World {
 fn content_whose_rollout_failed_is_the_one_before_until_the_vault_has_another_version() {
     let mut world = World::new(&["a", "b"]);
     world.fail(Some("a"));
-    let back = world.look().expect("content");
-    assert_eq!(back.because.as_deref(), Some("it failed"));
+    let reverted = world.look().expect("content");
+    assert_eq!(reverted.because.as_deref(), Some("it failed"));
     world.has("a", Some("1"));
-    world.wish = None;
+    world.request = None;
     world.look().expect("content");
     world.has("a", Some("1"));
     world.set("c");
@@ -242,8 +242,11 @@ fn what_was_gone_back_to_is_not_gone_back_from() {
     world.fail(Some("a"));
     world.look().expect("content");
     world.fail(Some("z"));
-    let back = world.look().expect("content");
-    assert!(matches!(back.refusal.as_deref(), Some(NoWay::Twice { .. })));
+    let reverted = world.look().expect("content");
+    assert!(matches!(
+        reverted.refusal.as_deref(),
+        Some(CannotRevert::Twice { .. })
+    ));
     world.has("a", Some("2"));
 }
 
@@ -254,10 +257,10 @@ fn a_failure_of_other_content_than_the_target_has_asks_for_nothing() {
     world.set("c");
     world.look().expect("content");
     world.has("c", None);
-    let back = world.look().expect("content");
-    assert!(back.refusal.is_none() && back.because.is_none());
-    let wish = world.wish.as_mut().expect("a wish");
-    (wish.failed, wish.digest_key) = ("c".into(), "another".into());
+    let reverted = world.look().expect("content");
+    assert!(reverted.refusal.is_none() && reverted.because.is_none());
+    let request = world.request.as_mut().expect("a request");
+    (request.failed, request.digest_key) = ("c".into(), "another".into());
     world.look().expect("content");
     world.has("c", None);
 }
@@ -268,8 +271,8 @@ fn newer_content_is_given_its_chance_before_the_older() {
     world.fail(Some("a"));
     // It comes with the very read that was to be of the version before.
     world.set("c");
-    let back = world.look().expect("content");
-    assert!(back.refusal.is_none() && !back.is_asked());
+    let reverted = world.look().expect("content");
+    assert!(reverted.refusal.is_none() && !reverted.is_asked());
     world.has("c", None);
 }
 
@@ -277,7 +280,7 @@ fn newer_content_is_given_its_chance_before_the_older() {
 fn where_there_is_no_way_the_content_stays_and_says_why() {
     let mut first = World::new(&["a"]);
     first.fail(None);
-    assert!(matches!(first.refuses(), NoWay::Unknown { .. }));
+    assert!(matches!(first.refuses(), CannotRevert::Unknown { .. }));
     first.has("a", None);
 
     let failing = || {
@@ -287,19 +290,19 @@ fn where_there_is_no_way_the_content_stays_and_says_why() {
     };
     let mut expired = failing();
     expired.versions[0].expires = Some(expired.now);
-    assert!(matches!(expired.refuses(), NoWay::Expired { .. }));
+    assert!(matches!(expired.refuses(), CannotRevert::Expired { .. }));
 
     let mut disabled = failing();
     disabled.versions[0].enabled = false;
-    assert!(matches!(disabled.refuses(), NoWay::Unreadable(_)));
+    assert!(matches!(disabled.refuses(), CannotRevert::Unreadable(_)));
 
     let mut unused = failing();
     unused.fail(Some("z"));
-    assert!(matches!(unused.refuses(), NoWay::NeverUsed { .. }));
+    assert!(matches!(unused.refuses(), CannotRevert::NeverUsed { .. }));
 
     let mut pinned = failing();
     pinned.spec.data[0].object.version = Some("1".into());
-    assert!(matches!(pinned.refuses(), NoWay::Pinned { .. }));
+    assert!(matches!(pinned.refuses(), CannotRevert::Pinned { .. }));
 
     for world in [expired, disabled, unused, pinned] {
         world.has("b", None);
@@ -311,7 +314,7 @@ fn whoever_asks_for_a_version_gets_it_also_if_it_has_failed() {
     let mut world = World::new(&["a", "b"]);
     world.fail(Some("a"));
     world.look().expect("content");
-    world.wish = None;
+    world.request = None;
     world.spec.data[0].object.version = Some("1".into());
     world.look().expect("content");
     world.has("b", None);
@@ -349,14 +352,14 @@ fn of_contents_that_failed_together_all_are_gone_back_from_or_none() {
         previous: previous.map(str::to_owned),
         failed: None,
     };
-    let wishes = ["user", "password"].map(|object| {
-        let wish = Wish {
+    let requests = ["user", "password"].map(|object| {
+        let request = RevertRequest {
             digest_key: "k".into(),
             failed: format!("{object}-b"),
             before: Some(format!("{object}-a")),
             because: "it failed".into(),
         };
-        (object.to_owned(), wish)
+        (object.to_owned(), request)
     });
     for (previous, steps) in [(Some("0"), 2), (None, 0)] {
         let mut record = World::new(&[]).record;
@@ -364,9 +367,9 @@ fn of_contents_that_failed_together_all_are_gone_back_from_or_none() {
         record
             .keys
             .insert("password".into(), key("password", previous));
-        let ways = Ways::of(&host(), &sources, Some(&record), &wishes);
-        assert_eq!(ways.asked.len(), steps);
-        assert_eq!(ways.refusal.is_some(), steps == 0);
+        let prior = PriorVersions::of(&host(), &sources, Some(&record), &requests);
+        assert_eq!(prior.asked.len(), steps);
+        assert_eq!(prior.refusal.is_some(), steps == 0);
     }
 }
 
@@ -407,21 +410,21 @@ fn what_can_not_be_read_any_more_holds_up_what_has_the_failed_version_alone() {
         };
         record.keys.insert(name.to_owned(), key);
     }
-    let ways = || {
-        let mut ways = Ways::of(&host(), &sources, Some(&record), &[]);
+    let prior = || {
+        let mut prior = PriorVersions::of(&host(), &sources, Some(&record), &[]);
         let gone = ReadKey {
             version: Some("1".into()),
             ..reads[0].clone()
         };
         let error = VaultError::new(VaultErrorKind::Disabled, &host(), "secret a", "");
-        ways.lose(&reads, &mut BTreeMap::from([(gone, error)]));
-        assert_eq!(ways.reads(&reads).len(), 1);
-        ways
+        prior.lose(&reads, &mut BTreeMap::from([(gone, error)]));
+        assert_eq!(prior.reads(&reads).len(), 1);
+        prior
     };
-    let open = |a: &str| ways().open(2, &[secret(a), secret("2"), secret("1")], at(9));
+    let open = |a: &str| prior().open(2, &[secret(a), secret("2"), secret("1")], at(9));
     assert!(open("2").is_err(), "the vault still has what failed");
-    let back = open("3").expect("a newer version");
-    let steps: Vec<_> = back.steps().map(|step| &*step.object).collect();
+    let reverted = open("3").expect("a newer version");
+    let steps: Vec<_> = reverted.steps().map(|step| &*step.object).collect();
     assert_eq!(steps, [&*record.keys["b"].object]);
 }
 
@@ -430,16 +433,16 @@ fn of_what_a_template_makes_of_several_objects_there_is_no_version_before() {
     let mut record = World::new(&["a", "b"]).record;
     let key = record.keys.get_mut("token").expect("a key");
     key.object = record::object(&host(), ObjectKind::Secret, "password, user");
-    let wish = Wish {
+    let request = RevertRequest {
         digest_key: "k".into(),
         failed: key.digest.clone(),
         before: None,
         because: "it failed".into(),
     };
-    let wishes = [("token".to_owned(), wish)];
+    let requests = [("token".to_owned(), request)];
     let sources = [source("password", None), source("user", None)];
-    let ways = Ways::of(&host(), &sources, Some(&record), &wishes);
-    assert!(matches!(ways.refusal, Some(NoWay::Several { .. })));
+    let prior = PriorVersions::of(&host(), &sources, Some(&record), &requests);
+    assert!(matches!(prior.refusal, Some(CannotRevert::Several { .. })));
 }
 
 fn source(name: &str, version: Option<&str>) -> Source {
@@ -504,7 +507,7 @@ proptest! {
                     let had = previous.map(|it| world.versions[it].value.clone());
                     world.fail(had.as_deref().filter(|_| had_it));
                 }
-                Happening::Mend => world.wish = None,
+                Happening::Mend => world.request = None,
                 Happening::Restart => world.lost.clear(),
                 Happening::Look => {
                     let before = world.key().clone();
@@ -524,7 +527,7 @@ proptest! {
                             let to = &world.versions[key.version.parse::<usize>().expect("a number")];
                             prop_assert!(to.enabled && to.expires.is_none_or(|it| it > world.now));
                             prop_assert!(gone_back_from.insert(current), "twice");
-                            prop_assert!(world.wish.is_some(), "nobody asked");
+                            prop_assert!(world.request.is_some(), "nobody asked");
                         }
                     } else {
                         prop_assert_eq!(&key.version, &current);

@@ -9,10 +9,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
-use super::in_place;
-use super::status::Outcome;
 use crate::api::{KeyVaultMirror, KeyVaultMirrorStatus, TargetKind};
 use crate::digest::{DigestKey, Place};
+use crate::mirror::status::Outcome;
 use crate::render::Rendered;
 
 /// The merge patch that tells a resource what `after` tells of its mirror. What was mirrored before a failure stays told.
@@ -31,7 +30,7 @@ pub fn patch(
     }
     let mut status = json!({});
     // Two mirrors would take turns at them. How the second one is doing, its events say.
-    if !in_place::is_second(mirror) {
+    if !super::is_second(mirror) {
         status["conditions"] = json!(conditions);
     }
     if let Outcome::Mirrored { rendered, .. } = outcome {
@@ -73,10 +72,10 @@ fn hash(mirror: &KeyVaultMirror, rendered: &Rendered, digest_key: &DigestKey) ->
 mod tests {
     use std::sync::Arc;
 
-    use super::super::way_back::Back;
+    use super::super::{mirrors_of, resource};
     use super::*;
     use crate::api::ObjectKind;
-    use crate::mirror::in_place::{mirrors_of, resource};
+    use crate::mirror::revert::Reverted;
     use crate::mirror::status::{Failure, status};
     use crate::render::RenderedKey;
     use crate::vault::VaultSecret;
@@ -133,7 +132,7 @@ mod tests {
         patch_of(&Outcome::Mirrored {
             rendered: &rendered(value),
             missing: &[],
-            back: &Back::default(),
+            reverted: &Reverted::default(),
             changed,
             last_change: None,
             adopted: false,
@@ -173,7 +172,7 @@ mod tests {
         let outcome = Outcome::Mirrored {
             rendered: &rendered("public"),
             missing: &[],
-            back: &Back::default(),
+            reverted: &Reverted::default(),
             changed: true,
             last_change: None,
             adopted: false,

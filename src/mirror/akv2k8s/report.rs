@@ -4,22 +4,21 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use serde_json::Value;
 
-use super::controller::Mirrors;
-use super::in_place;
-use super::memory::Memory;
-use super::target_name::TargetName;
 use crate::api::KeyVaultMirror;
+use crate::mirror::controller::Mirrors;
+use crate::mirror::memory::Memory;
+use crate::mirror::target_name::TargetName;
 use crate::telemetry::Kind;
 
 impl Mirrors {
     /// Writes a status on a resource of akv2k8s, of whichever definition it is.
-    pub(super) async fn write_status_in_place(
+    pub(in crate::mirror) async fn write_status_in_place(
         &self,
         namespace: &str,
         resource: &OwnerReference,
         patch: &Value,
     ) -> Result<(), kube::Error> {
-        let kind = in_place::kind_of(resource);
+        let kind = super::kind_of(resource);
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &kind);
         let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
         let written = match api.patch_status(&resource.name, &params, &patch).await {
@@ -39,8 +38,12 @@ impl Mirrors {
     /// Says so if akv2k8s' controller was at a resource after Keytide: its hash stands where Keytide's stood. That is said once for
     /// each time, and nothing else is done: both write what the vault has, and a hash that is left alone is no reason for akv2k8s to
     /// write again.
-    pub(super) async fn notice_akv2k8s(&self, mirror: &KeyVaultMirror, memory: &mut Memory) {
-        if !in_place::has_status_of_akv2k8s(mirror) {
+    pub(in crate::mirror) async fn notice_akv2k8s(
+        &self,
+        mirror: &KeyVaultMirror,
+        memory: &mut Memory,
+    ) {
+        if !super::has_status_of_akv2k8s(mirror) {
             memory.status_seen |= memory.status.is_some();
             return;
         }
@@ -52,7 +55,7 @@ impl Mirrors {
             );
             tracing::warn!("{note}");
             self.metrics.overwritten_by_akv2k8s();
-            let about = in_place::reference(mirror);
+            let about = super::reference(mirror);
             self.events
                 .publish(about, Kind::Warning, "Akv2k8sRuns", "Mirror", note)
                 .await;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::record::{self, KeyRecord, Record};
-use super::reverts::Wish;
+use super::revert_requests::RevertRequest;
 use crate::render::{RenderError, Source};
 use crate::vault::{Found, ReadKey, VaultError, VaultHost, VaultSecret};
 
@@ -30,7 +30,7 @@ pub struct Step {
 
 /// Why content stays whose rollout has failed.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum NoWay {
+pub enum CannotRevert {
     #[error("{object} is at the version before already")]
     Twice { object: String },
     #[error("the mirror's spec asks for a version of {object}")]
@@ -53,10 +53,11 @@ pub enum NoWay {
     NeverUsed { object: String },
 }
 
-/// The ways back of a mirror's sources, as far as they are known before anything is read.
+/// The versions before the vault's that a mirror's sources have gone back to, or are to, as far as they are known before anything is
+/// read.
 #[derive(Clone, Debug, Default)]
-pub struct Ways {
-    /// They were gone before.
+pub struct PriorVersions {
+    /// Gone back to already.
     gone: Vec<Step>,
     /// Those of them whose version can't be read, and why.
     lost: Vec<(Step, VaultError)>,
@@ -64,59 +65,59 @@ pub struct Ways {
     /// By key of the target, digests of contents that Pods had.
     had: BTreeMap<String, BTreeSet<String>>,
     because: Option<String>,
-    refusal: Option<NoWay>,
+    refusal: Option<CannotRevert>,
 }
 
-/// The ways back that are gone, given what the vault has.
+/// What is gone back to, given what the vault has.
 #[derive(Clone, Debug, Default)]
-pub struct Back {
+pub struct Reverted {
     gone: Vec<(Step, Arc<VaultSecret>)>,
     asked: Vec<(Step, Arc<VaultSecret>)>,
     had: BTreeMap<String, BTreeSet<String>>,
     /// What asked for it.
     pub because: Option<String>,
     /// Why what is asked for isn't done.
-    pub refusal: Option<Box<NoWay>>,
+    pub refusal: Option<Box<CannotRevert>>,
 }
 
-impl Ways {
-    /// Those that the record and the wishes (by key of the target) name.
+impl PriorVersions {
+    /// Those that the record and the requests (by key of the target) name.
     pub fn of(
         vault: &VaultHost,
         sources: &[Source],
         record: Option<&Record>,
-        wishes: &[(String, Wish)],
+        requests: &[(String, RevertRequest)],
     ) -> Self {
-        let mut ways = Self::default();
-        let Some(record) = record else { return ways };
+        let mut prior = Self::default();
+        let Some(record) = record else { return prior };
         let keys = record.keys.values();
         let gone =
             keys.filter_map(|key| Some((&*key.object, (&**key.failed.as_ref()?, &*key.version))));
-        ways.gone = steps(vault, sources, &gone.collect());
+        prior.gone = steps(vault, sources, &gone.collect());
         let mut asked = BTreeMap::new();
-        for (key, wish) in wishes {
+        for (key, request) in requests {
             let known = record.keys.get(key);
             let is_it = |known: &&KeyRecord| {
-                record.digest_key == wish.digest_key && known.digest == wish.failed
+                record.digest_key == request.digest_key && known.digest == request.failed
             };
             let Some(known) = known.filter(is_it) else {
                 continue;
             };
-            ways.because = Some(wish.because.clone());
+            prior.because = Some(request.because.clone());
             match before(vault, sources, known) {
                 Ok(before) => {
                     asked.insert(&*known.object, (&*known.version, before));
-                    let had = ways.had.entry(key.clone()).or_default();
-                    had.extend(wish.before.clone());
+                    let had = prior.had.entry(key.clone()).or_default();
+                    had.extend(request.before.clone());
                 }
-                Err(refusal) => ways.refusal = Some(refusal),
+                Err(refusal) => prior.refusal = Some(refusal),
             }
         }
         // All of it or nothing: contents that belong together stay together.
-        if ways.refusal.is_none() {
-            ways.asked = steps(vault, sources, &asked);
+        if prior.refusal.is_none() {
+            prior.asked = steps(vault, sources, &asked);
         }
-        ways
+        prior
     }
 
     /// The reads of the versions before, beside those of the sources.
@@ -140,7 +141,7 @@ impl Ways {
             is_there
         });
         if let Some(error) = self.asked.iter().find_map(error) {
-            self.refusal = Some(NoWay::Unreadable(error));
+            self.refusal = Some(CannotRevert::Unreadable(error));
             self.asked.clear();
         }
     }
@@ -151,29 +152,34 @@ impl Ways {
     /// # Errors
     ///
     /// A version that was gone back to can't be read any more.
-    pub fn open(self, sources: usize, found: &[Found], now: Timestamp) -> Result<Back, VaultError> {
+    pub fn open(
+        self,
+        sources: usize,
+        found: &[Found],
+        now: Timestamp,
+    ) -> Result<Reverted, VaultError> {
         let (current, earlier) = found.split_at(sources.min(found.len()));
         // Where the vault has another version, that is the one to have.
         let holds = |step: &Step| {
             let current = current.get(step.place).and_then(|it| it.as_ref().ok());
             current.is_some_and(|current| current.version == step.failed)
         };
-        let mut back = Back {
+        let mut reverted = Reverted {
             had: self.had,
             because: self.because,
             refusal: self.refusal.map(Box::new),
-            ..Back::default()
+            ..Reverted::default()
         };
         if let Some((_, error)) = self.lost.into_iter().find(|(step, _)| holds(step)) {
             return Err(error);
         }
         let mut earlier = earlier.iter().flatten().cloned();
         let gone = self.gone.into_iter().zip(earlier.by_ref());
-        back.gone = gone.filter(|(step, _)| holds(step)).collect();
+        reverted.gone = gone.filter(|(step, _)| holds(step)).collect();
         let asked: Vec<_> = self.asked.into_iter().zip(earlier).collect();
         let expired = |(step, secret): &(Step, Arc<VaultSecret>)| {
             let expires = secret.expires.filter(|expires| *expires <= now)?;
-            Some(NoWay::Expired {
+            Some(CannotRevert::Expired {
                 object: step.object.clone(),
                 version: step.to.clone(),
                 expires,
@@ -181,14 +187,14 @@ impl Ways {
         };
         match asked.iter().find_map(expired) {
             _ if !asked.iter().all(|(step, _)| holds(step)) => {}
-            Some(refusal) => back.refusal = Some(Box::new(refusal)),
-            None => back.asked = asked,
+            Some(refusal) => reverted.refusal = Some(Box::new(refusal)),
+            None => reverted.asked = asked,
         }
-        Ok(back)
+        Ok(reverted)
     }
 }
 
-impl Back {
+impl Reverted {
     /// What the mirror goes by of its sources.
     pub fn found(&self, sources: usize, found: &[Found]) -> Vec<Found> {
         let mut found: Vec<_> = found.iter().take(sources).cloned().collect();
@@ -208,7 +214,7 @@ impl Back {
     }
 
     /// Whether what is asked for would be a way back to what Pods had.
-    pub fn check(&self, contents: &BTreeMap<String, record::Content>) -> Result<(), NoWay> {
+    pub fn check(&self, contents: &BTreeMap<String, record::Content>) -> Result<(), CannotRevert> {
         if self.asked.is_empty() {
             return Ok(());
         }
@@ -218,7 +224,7 @@ impl Back {
         };
         match self.had.iter().find(is_other) {
             None => Ok(()),
-            Some((key, _)) => Err(NoWay::NeverUsed {
+            Some((key, _)) => Err(CannotRevert::NeverUsed {
                 object: contents
                     .get(key)
                     .map_or_else(|| key.clone(), |content| content.object.clone()),
@@ -232,7 +238,7 @@ impl Back {
     }
 
     /// Leaves what is asked for undone.
-    pub fn refuse(&mut self, refusal: NoWay) {
+    pub fn refuse(&mut self, refusal: CannotRevert) {
         self.asked.clear();
         self.refusal = Some(Box::new(refusal));
     }
@@ -270,24 +276,27 @@ fn before<'a>(
     vault: &VaultHost,
     sources: &[Source],
     known: &'a KeyRecord,
-) -> Result<&'a str, NoWay> {
+) -> Result<&'a str, CannotRevert> {
     let object = || known.object.clone();
     if known.failed.is_some() {
-        return Err(NoWay::Twice { object: object() });
+        return Err(CannotRevert::Twice { object: object() });
     }
     if record::is_of_several(&known.object) {
-        return Err(NoWay::Several { objects: object() });
+        return Err(CannotRevert::Several { objects: object() });
     }
     let mut own = sources
         .iter()
         .filter(|source| record::object(vault, source.kind, &source.name) == known.object);
     if own.any(|source| source.version.is_some()) {
-        return Err(NoWay::Pinned { object: object() });
+        return Err(CannotRevert::Pinned { object: object() });
     }
-    known.previous.as_deref().ok_or_else(|| NoWay::Unknown {
-        object: object(),
-        version: known.version.clone(),
-    })
+    known
+        .previous
+        .as_deref()
+        .ok_or_else(|| CannotRevert::Unknown {
+            object: object(),
+            version: known.version.clone(),
+        })
 }
 
 /// The steps of all sources of some objects, given by the version that failed and the one before. A version that the mirror asks for
@@ -324,5 +333,5 @@ fn earlier(step: &Step, sources: &[ReadKey]) -> ReadKey {
 }
 
 #[cfg(test)]
-#[path = "way_back_tests.rs"]
+#[path = "revert_tests.rs"]
 mod tests;
