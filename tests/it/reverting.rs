@@ -135,3 +135,47 @@ async fn where_the_version_before_is_disabled_the_content_stays_and_the_next_one
     fixture.sync_now("m").await;
     fixture.secret_has("t", "k", b"third").await;
 }
+
+#[tokio::test]
+async fn who_took_the_content_well_goes_back_with_who_did_not() {
+    let fixture = Fixture::new("revert-shared").await;
+    let _daemon = fixture.daemon().await;
+    let class = format!("limited-{}", fixture.namespace);
+    let limited = json!({
+        "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": class}, "value": 0,
+    });
+    fixture.apply(&limited).await;
+    let mut fails = under(&fixture, "d", "p");
+    fails["spec"]["progressDeadlineSeconds"] = json!(3);
+    fails["spec"]["strategy"] = json!({"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}});
+    fails["spec"]["template"]["spec"]["priorityClassName"] = json!(class);
+    let well = under(&fixture, "well", "p");
+    installed(&fixture, &[fails, well], &json!({"onFailure": "Revert"})).await;
+    // Only Pods of the class are too many.
+    let scope = json!({"scopeName": "PriorityClass", "operator": "In", "values": [class]});
+    let quota = json!({
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "full"},
+        "spec": {"hard": {"pods": "2"}, "scopeSelector": {"matchExpressions": [scope]}},
+    });
+    fixture.apply(&quota).await;
+    change(&fixture).await;
+
+    fixture.secret_has("t", "k", b"first").await;
+    fixture.event("d", "RotationFailed").await;
+    says(&fixture, Some(("True", "RolloutFailed"))).await;
+    eventually(
+        SOON,
+        "well was rolled to the content and back",
+        async || match revision(&fixture.settled("well", "t", "k").await).as_str() {
+            "3" => Ok(()),
+            other => Err(other.to_owned()),
+        },
+    )
+    .await;
+    assert_eq!(fixture.events("well", "RotationStarted").await.len(), 2);
+    assert_eq!(fixture.events("well", "RotationFailed").await.len(), 0);
+    unblock(&fixture).await;
+    fixture.settled("d", "t", "k").await;
+}

@@ -1,7 +1,8 @@
 //! Workloads of every kind: how each is rolled, and who decides that it is.
 
+use k8s_openapi::api::core::v1::Pod;
 use keytide::rotation::{Workload, WorkloadKind};
-use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
 use kube::{Resource, ResourceExt};
 use serde_json::{Value, json};
 
@@ -123,6 +124,11 @@ async fn every_kind_is_rolled_once_and_as_its_strategy_says() {
         rolled_out(&fixture, *kind, name).await;
     }
 
+    let run = ["create", "job", "run", "--from=cronjob/at-times"];
+    let run = [&run[..], &["--namespace", &fixture.namespace]].concat();
+    fixture.testbed.kubectl(&run).await.ok();
+    let running = pod_of_job(&fixture, "run").await;
+
     fixture.set("s", "second");
     fixture.sync_now("m").await;
     fixture.secret_has("t", "k", b"second").await;
@@ -150,6 +156,29 @@ async fn every_kind_is_rolled_once_and_as_its_strategy_says() {
     for name in ["by-hand", "by-hand-too"] {
         assert!(fixture.stamped(name).await.is_empty(), "{name}");
     }
+    assert_eq!(
+        pod_of_job(&fixture, "run").await,
+        running,
+        "a run goes on as it began"
+    );
+}
+
+/// Waits for the Pod of a Job, and gives its name, UID and spec.
+async fn pod_of_job(fixture: &Fixture, job: &str) -> (String, Option<String>, Value) {
+    let pods: Api<Pod> = Api::namespaced(fixture.client.clone(), &fixture.namespace);
+    let of_it = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={job}"));
+    eventually(SOON, &format!("a Pod of Job {job}"), async || {
+        let found = pods.list(&of_it).await.map_err(|error| error.to_string())?;
+        let live = found.items.into_iter();
+        let mut live = live.filter(|pod| pod.metadata.deletion_timestamp.is_none());
+        let pod = live.next().ok_or("none")?;
+        pod.spec
+            .as_ref()
+            .and_then(|spec| spec.node_name.as_ref())
+            .ok_or("no node")?;
+        Ok((pod.name_any(), pod.uid(), json!(pod.spec)))
+    })
+    .await
 }
 
 /// Waits for `kubectl rollout status`, where it has something to say.
