@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand.
 
+mod akv2k8s;
 mod crd;
 #[cfg(feature = "dev-vault")]
 mod dev_vault;

@@ -9,6 +9,7 @@ use jiff::SignedDuration;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Result;
+use super::akv2k8s::Akv2k8sFlag;
 use super::rotation::RotationFlags;
 use super::vaults::VaultFlags;
 use crate::daemon::{self, Election, Settings, Stop};
@@ -33,9 +34,8 @@ pub struct Run {
     digest_key_secret: String,
     #[command(flatten)]
     vaults: VaultFlags,
-    /// Read akv2k8s' AzureKeyVaultSecrets in place, instead of its controller, which must not run beside this
-    #[arg(long, env = "KEYTIDE_AKV2K8S", default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    akv2k8s: bool,
+    #[command(flatten)]
+    akv2k8s: Akv2k8sFlag,
     /// Let mirrors write ConfigMaps too
     #[arg(long, env = "KEYTIDE_CONFIG_MAPS", default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     config_maps: bool,
@@ -147,7 +147,7 @@ impl Run {
             ca_bundle: self.vaults.ca_bundle(),
             credential: self.vaults.credential(),
             service_accounts: self.vaults.service_accounts(),
-            akv2k8s: self.akv2k8s,
+            akv2k8s: self.akv2k8s.akv2k8s,
             config_maps: self.config_maps,
             survey: SurveySettings {
                 mode: self.survey,

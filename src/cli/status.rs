@@ -8,8 +8,9 @@ use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use self::snapshot::snapshot;
+use self::snapshot::{Here, snapshot};
 use super::Result;
+use super::akv2k8s::Akv2k8sFlag;
 use super::rotation::RotationFlags;
 use super::table::aligned;
 use crate::clock::ServerClock;
@@ -33,6 +34,8 @@ pub struct Status {
     /// Print again whenever something has changed
     #[arg(long, short)]
     watch: bool,
+    #[command(flatten)]
+    akv2k8s: Akv2k8sFlag,
     #[command(flatten)]
     rotation: RotationFlags,
 }
@@ -71,7 +74,12 @@ impl Status {
         let mut printed = None;
         loop {
             let client = clients.watching.clone();
-            let snapshot = snapshot(client, &clock, namespace.as_deref(), &self.rotation).await?;
+            let here = Here {
+                client,
+                namespace: namespace.as_deref(),
+            };
+            let in_place = self.akv2k8s.akv2k8s;
+            let snapshot = snapshot(&here, &clock, &self.rotation, in_place).await?;
             let rows = snapshot.rows().await?;
             let text = match self.output {
                 Output::Table => table(&rows, namespace.is_none(), clock.now()),

@@ -153,7 +153,10 @@ impl Mirrors {
         this: Arc<Self>,
     ) -> Result<Action, std::convert::Infallible> {
         if mirror.metadata.deletion_timestamp.is_some() || this.is_namespace_leaving(&mirror) {
-            this.vaults.forget(&MirrorId::of(&mirror));
+            let id = MirrorId::of(&mirror);
+            this.vaults.forget(&id);
+            // Somebody's finalizer may keep it for long.
+            this.activity.forget(id.namespace(), id.name());
             return Ok(Action::await_change());
         }
         // Not `name`: under that, a line of JSON has the name of the span.
@@ -367,12 +370,14 @@ impl Mirrors {
         let interval = interval.unwrap_or(self.min_refresh_interval);
         match failure {
             Some(Failure::Vault(_)) if !memory.lost.is_empty() => Action::requeue(interval),
-            // Each of these is told when something changes: by the vault, the grants, or the mirror itself.
+            // Each of these is told when something changes: by the vault, the grants, the target, or the mirror itself.
             Some(
                 Failure::Vault(_)
                 | Failure::Refused(_)
                 | Failure::InvalidSpec(_)
                 | Failure::Content(_)
+                | Failure::Unfit(_)
+                | Failure::TooLarge(_)
                 | Failure::Template(_)
                 | Failure::Match(_)
                 | Failure::TooManyKeys(_)
@@ -384,13 +389,7 @@ impl Mirrors {
             Some(Failure::ApiServer(_) | Failure::Raced(_)) => {
                 Action::requeue(backoff(memory.failures, interval))
             }
-            // What others have put into the target is a part of these.
-            Some(
-                Failure::Conflict(_)
-                | Failure::Rejected { .. }
-                | Failure::Unfit(_)
-                | Failure::TooLarge(_),
-            ) => Action::requeue(interval),
+            Some(Failure::Conflict(_) | Failure::Rejected { .. }) => Action::requeue(interval),
             None => {
                 let valid_until = memory.seen.as_ref().and_then(|seen| seen.valid_until);
                 let wait = valid_until.map(|until| {

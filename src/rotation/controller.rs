@@ -37,8 +37,9 @@ const CONCURRENCY: u16 = 16;
 
 /// Pause after someone else wrote at the same moment.
 const RACE_PAUSE: Duration = Duration::from_millis(500);
-/// Pause after the API server could not be asked.
+/// Pause after the API server could not be asked; it doubles as long as it can't.
 const ERROR_PAUSE: Duration = Duration::from_secs(2);
+const LONGEST_ERROR_PAUSE: Duration = Duration::from_secs(300);
 /// Longest time until a workload that waits is looked at again: clocks may be set meanwhile.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 /// How long after a workload the mirrors may come that are installed with it.
@@ -96,14 +97,7 @@ async fn run_kind(
     let store = rotations.judge.workloads.of(kind).clone();
     applier(
         |workload, rotations| Rotations::reconcile(workload, rotations).boxed(),
-        |_, error, _| {
-            // Whatever wrote in between is seen by the watch; the pause is for when it was seen already.
-            if is_race(error) {
-                return Action::requeue(RACE_PAUSE);
-            }
-            tracing::warn!(%error, "a workload can't be looked after; that is tried again");
-            Action::requeue(ERROR_PAUSE)
-        },
+        |_, error, _| match *error {},
         rotations,
         store,
         triggers.take_until(stop).map(Ok::<_, Infallible>),
@@ -167,6 +161,9 @@ impl Rotations {
             for id in &summary.gone {
                 self.ask(id, AskedReverts::new());
             }
+            if let Some(unmirrored) = &self.judge.sources.unmirrored {
+                unmirrored.forget_gone();
+            }
             let now = self.judge.clock.now();
             let (in_flight, failed) = self.judge.flights.count(now);
             let staleness = WorkloadKind::ALL.map(|kind| {
@@ -190,7 +187,7 @@ impl Rotations {
         }
     }
 
-    async fn reconcile(workload: Arc<Workload>, this: Arc<Self>) -> Result<Action, kube::Error> {
+    async fn reconcile(workload: Arc<Workload>, this: Arc<Self>) -> Result<Action, Infallible> {
         // Not `name`: under that, a line of JSON has the name of the span.
         let span = tracing::info_span!(
             "rotation",
@@ -199,23 +196,37 @@ impl Rotations {
             workload = workload.name_any()
         );
         let action = this.look_after(&workload).instrument(span).await;
-        this.metrics.reconciled("rotation", action.is_ok());
-        action
+        Ok(action)
     }
 
-    async fn look_after(&self, workload: &Workload) -> Result<Action, kube::Error> {
+    async fn look_after(&self, workload: &Workload) -> Action {
         let id = WorkloadId::of(workload);
         let opt_in = self.judge.opt_in(workload);
         if opt_in == OptIn::No || workload.metadata.deletion_timestamp.is_some() {
             self.memories.forget(&id);
             self.judge.flights.waits_no_more(&id);
             self.ask(&id, AskedReverts::new());
-            return Ok(Action::await_change());
+            return Action::await_change();
         }
         let mut memory = self.memories.of(&id, workload.metadata.uid.as_deref());
-        let pause = self.act(&id, workload, &opt_in, &mut memory).await;
+        let acted = self.act(&id, workload, &opt_in, &mut memory).await;
+        self.metrics.reconciled("rotation", acted.is_ok());
+        let pause = match acted {
+            Ok(pause) => {
+                memory.failures = 0;
+                pause
+            }
+            // Whatever wrote in between is seen by the watch; the pause is for when it was seen already.
+            Err(error) if is_race(&error) => Some(RACE_PAUSE),
+            Err(error) => {
+                let pause = ERROR_PAUSE.saturating_mul(1 << memory.failures.min(8));
+                memory.failures = memory.failures.saturating_add(1);
+                tracing::warn!(%error, "a workload can't be looked after; that is tried again");
+                Some(pause.min(LONGEST_ERROR_PAUSE))
+            }
+        };
         self.memories.keep(id, memory);
-        pause.map(|pause| pause.map_or_else(Action::await_change, Action::requeue))
+        pause.map_or_else(Action::await_change, Action::requeue)
     }
 
     /// What a workload asks of mirrors from now on.
@@ -252,14 +263,15 @@ impl Rotations {
         let trial = self.follow_trial(telling, &case, memory).await?;
         let idle = typos.into_iter().chain(trial).min();
         let (decision, now) = self.judge.decision(&case, memory).await?;
-        let pending = |held, reason| {
-            let changed = case.suspects().into_values().map(|it| it.record.changed);
-            let since = changed.min().unwrap_or(now);
-            Some(Pending {
-                since,
+        let lacks = |memory: &mut Memory, held, reason| {
+            let suspects = case.suspects();
+            let since = suspects.values().map(|it| it.record.changed).min();
+            let pending = Pending {
+                since: since.unwrap_or(now),
                 held,
                 reason,
-            })
+            };
+            memory.lacks(&suspects, pending);
         };
         match decision {
             // Looked at already.
@@ -274,13 +286,13 @@ impl Rotations {
                 Ok(idle)
             }
             Decision::Wait(wait) => {
-                memory.pending = pending(false, wait.reason.name());
+                lacks(memory, false, wait.reason.name());
                 telling.tell_waiting(&wait, memory).await;
                 let pause = Duration::try_from(wait.until.duration_since(now)).unwrap_or_default();
-                Ok(Some(pause.min(trial.unwrap_or(LONGEST_PAUSE))))
+                Ok(Some(pause.min(idle.unwrap_or(LONGEST_PAUSE))))
             }
             Decision::Hold(hold) => {
-                memory.pending = pending(true, hold.name());
+                lacks(memory, true, hold.name());
                 telling.tell_held(&hold, memory).await;
                 let pause = Duration::try_from(decide::POLL).unwrap_or(ERROR_PAUSE);
                 Ok(Some(pause))
@@ -296,6 +308,9 @@ impl Rotations {
                     // Of an error that is no answer nobody knows whether the API server took it.
                     if matches!(&error, kube::Error::Api(status) if status.code < 500) {
                         self.judge.flights.refused(id, now);
+                    }
+                    if !is_race(&error) {
+                        telling.tell_refused(&error, memory).await;
                     }
                     return Err(error);
                 }

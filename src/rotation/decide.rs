@@ -298,9 +298,11 @@ pub fn suspects<'a>(
 /// Decides.
 pub fn decide(workload: &Subject, around: &Surroundings<'_>, now: Timestamp) -> Decision {
     let suspects = suspects(workload, around.contents);
-    let mut affected = suspects
-        .iter()
-        .filter(|(key, content)| affected(workload, key, content).next().is_some());
+    let mut affected = suspects.iter().filter(|(key, _)| {
+        self::affected(workload, key, around.contents)
+            .next()
+            .is_some()
+    });
     if affected.next().is_none() {
         return unchanged(workload, around.contents, !suspects.is_empty());
     }
@@ -315,7 +317,7 @@ pub fn decide(workload: &Subject, around: &Surroundings<'_>, now: Timestamp) -> 
     };
     let stale: Vec<&SourceKey> = suspects
         .iter()
-        .filter(|(key, content)| has_stale_container(workload, key, content, pods))
+        .filter(|(key, content)| has_stale_container(workload, key, content, around, pods))
         .map(|(key, _)| *key)
         .collect();
     if stale.is_empty() {
@@ -474,12 +476,12 @@ fn opening(
     Err(next.unwrap_or(Timestamp::MAX))
 }
 
-/// Whether a container that uses the key may have older content. Content that appears for the first time makes
-/// nothing stale, since a container waits for what it requires; only what started without an optional key lacks it.
+/// Whether a container that uses the key may have older content.
 fn has_stale_container(
     workload: &Subject,
     key: &SourceKey,
     content: &Content,
+    around: &Surroundings<'_>,
     pods: &Pods,
 ) -> bool {
     let until = later(content.record.changed, MARGIN);
@@ -488,7 +490,7 @@ fn has_stale_container(
     let from = (known == Some(&content.record.digest))
         .then_some(content.record.unsettled_since)
         .flatten();
-    affected(workload, key, content).any(|reference| {
+    affected(workload, key, around.contents).any(|reference| {
         pods.containers.iter().any(|container| {
             let since = content_since(reference, container);
             reference.is_of(&container.name)
@@ -503,7 +505,7 @@ fn may_have_started(workload: &Subject, around: &Surroundings<'_>, pods: &Pods) 
     let suspects = suspects(workload, around.contents);
     suspects.iter().any(|(key, content)| {
         let until = later(content.record.changed, MARGIN);
-        affected(workload, key, content).any(|reference| {
+        affected(workload, key, around.contents).any(|reference| {
             pods.containers.iter().any(|container| {
                 reference.is_of(&container.name)
                     && container.started.is_none()
@@ -521,19 +523,36 @@ fn content_since(reference: &Reference, container: &Container) -> Option<Timesta
     }
 }
 
-/// The references by which a container can have older content of a key.
+/// The references by which a container can have older content of a key. Content that appears for the first time makes nothing stale,
+/// since a container waits for what it requires. What started without an optional key lacks it, and so does what takes a whole
+/// Secret that was there already.
 fn affected<'a>(
     workload: &'a Subject,
     key: &'a SourceKey,
-    content: &Content,
+    contents: &BTreeMap<SourceKey, Content>,
 ) -> impl Iterator<Item = &'a Reference> {
     // Under another digest key nothing says that it is not the content that the baseline knows.
-    let known = baseline_digest(workload, key, content).is_some();
-    let appeared = content.record.first && !known;
-    workload
-        .references
+    let appeared = contents.get(key).is_some_and(|content| {
+        content.record.first && baseline_digest(workload, key, content).is_none()
+    });
+    let was_there = appeared && was_there_before(key, contents);
+    let lacks_it = move |reference: &Reference| {
+        !appeared || reference.optional || (was_there && reference.key.is_none())
+    };
+    let references = workload.references.iter();
+    references.filter(move |reference| uses(reference, key) && lacks_it(reference))
+}
+
+/// Whether a Secret had another key before this one came.
+fn was_there_before(key: &SourceKey, contents: &BTreeMap<SourceKey, Content>) -> bool {
+    let came = contents.get(key).map(|content| content.record.changed);
+    let mut others = contents
         .iter()
-        .filter(move |reference| uses(reference, key) && (!appeared || reference.optional))
+        .filter(|(other, _)| other.source == key.source);
+    others.any(|(_, other)| {
+        let since = other.record.unsettled_since;
+        Some(since.unwrap_or(other.record.changed)) < came
+    })
 }
 
 fn baseline_digest<'a>(
@@ -576,14 +595,18 @@ fn baseline_of(workload: &Subject, contents: &BTreeMap<SourceKey, Content>) -> B
         .iter()
         .filter_map(|(key, content)| Some((key.clone(), content.record.expires?)));
     let changed = contents.values().map(|content| content.record.changed);
+    let keys = gone.chain(there).collect();
     Baseline {
-        keys: gone.chain(there).collect(),
         expires: expires.collect(),
         as_of: changed.max().or(before.as_of),
         digest_key,
         rotated: before.rotated,
         failing: before.failing,
-        trial: before.trial.filter(|trial| trial.goes_on(workload)),
+        trial: before
+            .trial
+            .filter(|trial| trial.goes_on(workload))
+            .and_then(|trial| trial.without_given_back(&keys)),
+        keys,
     }
 }
 

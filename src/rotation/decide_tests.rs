@@ -132,6 +132,31 @@ fn changed_content_rolls_what_started_before() {
 }
 
 #[test]
+fn a_key_that_is_added_to_a_secret_is_lacked_by_who_takes_the_whole_of_it() {
+    let more = SourceKey {
+        source: Source::secret("adopat"),
+        key: "more".into(),
+    };
+    let scene = |came: i64, whole: bool| {
+        let mut scene = Scene::new("a", 100, 150);
+        let mut added = content("b", came);
+        added.record.first = true;
+        scene.contents.insert(more.clone(), added);
+        scene.reference(|reference| {
+            reference.key = (!whole).then(|| "more".into());
+        });
+        scene
+    };
+    let rotated = |scene: &Scene| matches!(scene.decide(1000), Decision::Rotate(_));
+    assert!(rotated(&scene(200, true)));
+    assert!(!rotated(&scene(200, false)), "it waits for what it needs");
+    assert!(!rotated(&scene(140, true)), "it started with it");
+    let mut at_once = scene(100, true);
+    at_once.record().first = true;
+    assert!(!rotated(&at_once), "the Secret came with both");
+}
+
+#[test]
 fn pods_are_looked_at_once_content_has_settled_and_no_sooner() {
     let mut scene = Scene::new("b", 100, 50);
     scene.pods = None;

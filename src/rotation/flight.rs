@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::core::ObjectMeta;
 
 use super::baseline::{BASELINE, Baseline};
-use super::decide::{Content, Decision, Reason, SOON, Wait, later};
+use super::decide::{Content, Decision, Hold, Reason, SOON, Wait, later};
 use super::gate::{Failed, Others};
 use super::policy::ROTATION_POLICY;
 use super::reference::SourceKey;
@@ -148,7 +148,7 @@ impl Flight {
     }
 
     fn must_be_examined(&self, now: Timestamp) -> bool {
-        self.is_under_way(now)
+        self.phase != Phase::Failed
             && now >= later(self.rotated, EXAMINED_AFTER)
             && !is_fresh(self.examined.as_ref().map(|(at, _)| *at), now)
     }
@@ -168,6 +168,18 @@ pub enum Course {
     Rolls { look_at: Timestamp },
     /// What is wrong.
     Fails(String),
+}
+
+/// Whether others can end the wait.
+fn waits_for_others(decision: &Decision) -> bool {
+    match decision {
+        Decision::Wait(wait) => matches!(
+            wait.reason,
+            Reason::MaxConcurrent | Reason::Canary { .. } | Reason::Examination { .. }
+        ),
+        Decision::Hold(hold) => matches!(hold, Hold::Failed(_)),
+        _ => false,
+    }
 }
 
 /// Whether a look is recent enough.
@@ -239,8 +251,8 @@ impl Flights {
     ) -> Decision {
         let mut board = self.lock();
         if board.is_booked(id, now) {
-            // The workload that is to be decided on is older than what was decided last.
-            let (until, reason) = (later(now, SOON), Reason::Rolling);
+            // The workload that is to be decided on is older than what was decided last, which is nothing to tell.
+            let (until, reason) = (later(now, SOON), Reason::Settling);
             return Decision::Wait(Wait { until, reason });
         }
         let decision = decide(board.others(id, policy, contents, now));
@@ -253,14 +265,14 @@ impl Flights {
                 board.bookings.insert(id.clone(), booking);
                 board.stop_waiting(id);
             }
-            Decision::Wait(_) | Decision::Hold(_) => {
+            decision if waits_for_others(decision) => {
                 let changed = contents.values().map(|content| content.record.changed);
                 board.stop_waiting(id);
                 board
                     .waiting
                     .insert((changed.min().unwrap_or(now), id.clone()));
             }
-            Decision::Nothing | Decision::Look | Decision::Record(_) => board.stop_waiting(id),
+            _ => board.stop_waiting(id),
         }
         decision
     }
@@ -323,9 +335,8 @@ impl Flights {
             later(*at, EXAMINATION_HOLDS)
         });
         let look_at = due.max(later(now, SOON));
-        flight
-            .is_under_way(now)
-            .then_some(Course::Rolls { look_at })
+        let is_open = flight.is_under_way(now) || flight.examined.is_none();
+        is_open.then_some(Course::Rolls { look_at })
     }
 
     /// Those under way, and those that failed.

@@ -371,3 +371,36 @@ fn how_a_rotation_goes_is_known_by_its_deadline_or_by_looking() {
     show(&flights, &finished("late", &rolling));
     assert_eq!(flights.course(&id("n", "late"), at(170)), None);
 }
+
+#[test]
+fn what_nothing_ends_is_looked_at_however_long_that_is() {
+    let flights = Flights::new(50);
+    let (web, other) = (id("n", "web"), id("n", "other"));
+    let mut workload = deployment("web", &baseline("b", 100), ROLLING, &[]);
+    workload.rollout = Rollout::UnderWayForEver;
+    show(&flights, &workload);
+    let seen = others(&flights, &other, 9999);
+    assert_eq!((seen.in_flight, seen.unexamined.len()), (0, 1));
+    assert!(matches!(
+        flights.course(&web, at(9999)),
+        Some(Course::Rolls { .. })
+    ));
+    assert_eq!(flights.examine(&web, at(9999)), Some(at(100)));
+    let found = Ok::<_, ()>(Some("CrashLoopBackOff".to_owned()));
+    assert_eq!(flights.examined(&web, at(100), found, at(9999)), Ok(()));
+    assert_eq!(others(&flights, &other, 10_000).failed.len(), 1);
+}
+
+#[test]
+fn who_waits_for_nobody_is_not_woken_in_the_place_of_who_does() {
+    let flights = Flights::new(50);
+    let rolling = deployment("web", &baseline("b", 100), ROLLING, &[]);
+    show(&flights, &rolling);
+    for (name, reason) in [("night", Reason::Window), ("next", Reason::MaxConcurrent)] {
+        let until = at(200);
+        let wait = Decision::Wait(Wait { until, reason });
+        consider(&flights, &id("n", name), 110, |_| wait);
+    }
+    let woken = show(&flights, &finished("web", &baseline("b", 100)));
+    assert_eq!(woken, [id("n", "next")]);
+}

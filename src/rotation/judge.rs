@@ -208,8 +208,10 @@ impl Judge {
                     ..
                 }) if self.examine(workload, ahead).await? => {}
                 _ => {
-                    if matches!(&decided, Decision::Wait(wait) if wait.reason == Reason::Settling) {
-                        // Containers may yet start.
+                    if let Decision::Wait(wait) = &decided
+                        && matches!(wait.reason, Reason::Settling | Reason::Rolling)
+                    {
+                        // Containers may yet start, and crash.
                         memory.looked = None;
                     }
                     return Ok((decided, now));
@@ -290,9 +292,16 @@ impl Judge {
                 if !is_canary {
                     return None;
                 }
-                let baseline = other.annotation(BASELINE).and_then(Baseline::parse)?;
+                let workload = id.to_string();
+                let Some(baseline) = other.annotation(BASELINE).and_then(Baseline::parse) else {
+                    // Whether it has the content is about to be known.
+                    return Some(gate::Canary {
+                        workload,
+                        soaks_until: None,
+                    });
+                };
                 let candidate = Candidate {
-                    workload: &id.to_string(),
+                    workload: &workload,
                     keys: &baseline.keys,
                     rotated: baseline.rotated,
                     is_rolling: matches!(

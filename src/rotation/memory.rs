@@ -33,6 +33,10 @@ pub struct Memory {
     pub pending: Option<Pending>,
     /// What was told of that.
     pub told: BTreeSet<&'static str>,
+    /// Of the content that it lacks, by digest.
+    told_of: BTreeMap<SourceKey, String>,
+    /// Looks in a row that failed.
+    pub failures: u32,
 }
 
 /// A look at Pods. As long as the workload is the same and lacks the same content, they do too.
@@ -152,11 +156,22 @@ impl Memory {
         });
     }
 
+    /// It lacks this content: what is in the way of other content is to be told anew.
+    pub fn lacks(&mut self, lacking: &BTreeMap<&SourceKey, &Content>, pending: Pending) {
+        self.pending = Some(pending);
+        if !digests(lacking).eq(&self.told_of) {
+            let lacking = digests(lacking);
+            self.told_of = lacking.map(|(key, it)| (key.clone(), it.clone())).collect();
+            self.told.clear();
+        }
+    }
+
     /// It has all content, or is being given it.
     pub fn clear_pending(&mut self) {
         self.pending = None;
         self.looked = None;
         self.told.clear();
+        self.told_of.clear();
     }
 }
 
@@ -170,6 +185,7 @@ fn digests<'a>(
 
 #[cfg(test)]
 mod tests {
+    use super::super::samples::{content, token};
     use super::*;
 
     fn id(name: &str) -> WorkloadId {
@@ -189,6 +205,19 @@ mod tests {
             }),
             ..Memory::default()
         }
+    }
+
+    #[test]
+    fn what_is_in_the_way_of_other_content_is_told_anew() {
+        let (key, first, second) = (token(), content("a", 1), content("b", 2));
+        let waits = pending(1, false).pending.expect("it waits");
+        let mut memory = Memory::default();
+        let mut news = |content| {
+            memory.lacks(&BTreeMap::from([(&key, content)]), waits);
+            memory.told.insert("r")
+        };
+        assert!(news(&first) && !news(&first));
+        assert!(news(&second) && !news(&second));
     }
 
     #[test]

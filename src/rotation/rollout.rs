@@ -43,9 +43,18 @@ pub fn of_deployment(deployment: &Deployment) -> Rollout {
     match seen {
         Some(status) if reason(status) == Some("ProgressDeadlineExceeded") => Rollout::Failed,
         Some(status) if is_finished(status, wanted) => Rollout::Finished,
+        Some(status) if can_make_no_pods(status) => Rollout::UnderWayForEver,
         _ if deadline == Some(NO_DEADLINE) => Rollout::UnderWayForEver,
         _ => Rollout::UnderWay,
     }
+}
+
+/// Whether no Pod is there of those that are wanted after a rollout that was complete. Where none can be made, by a quota or a webhook,
+/// Kubernetes keeps no deadline.
+fn can_make_no_pods(status: &DeploymentStatus) -> bool {
+    let is_none = |count: Option<i32>| count.unwrap_or(0) == 0;
+    let nothing = is_none(status.replicas) && is_none(status.updated_replicas);
+    nothing && reason(status) == Some("NewReplicaSetAvailable")
 }
 
 fn reason(status: &DeploymentStatus) -> Option<&str> {
@@ -211,10 +220,13 @@ mod tests {
 
     #[test]
     fn a_rollback_and_a_recreation_begin_under_the_reason_of_the_rollout_before() {
-        for (all, updated) in [(3, 0), (4, 1), (0, 0)] {
+        for (all, updated) in [(3, 0), (4, 1)] {
             let begun = replicas(all, updated, 0, "NewReplicaSetAvailable");
             assert_eq!(of_deployment(&begun), Rollout::UnderWay, "{all}, {updated}");
         }
+        // It may also be that none can be made, of which nobody keeps a deadline.
+        let none = replicas(0, 0, 0, "NewReplicaSetAvailable");
+        assert_eq!(of_deployment(&none), Rollout::UnderWayForEver);
     }
 
     #[test]

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::{Resource, ResourceExt};
 
-use super::decide::{Cause, Content, Hold, Reason, Rotation, Wait};
+use super::decide::{Cause, Content, Hold, Reason, Rotation, Wait, later};
 use super::memory::{Begun, Memory};
 use super::reference::SourceKey;
 use super::rollout::Rollout;
@@ -14,6 +14,9 @@ use crate::telemetry::{Events, Kind, Metrics};
 
 /// Action of all events.
 const ACTION: &str = "Rotate";
+
+/// A rollout under way is that of its latest rotation for so long; after that it is more likely somebody else's.
+const ADOPTED: SignedDuration = SignedDuration::from_hours(1);
 
 /// Who tells.
 #[derive(Clone, Copy)]
@@ -84,6 +87,14 @@ impl Telling<'_> {
         self.publish(Kind::Warning, "RotationFailed", note).await;
     }
 
+    /// The API server refuses to have it rolled, or can't: once until it goes.
+    pub async fn tell_refused(&self, error: &kube::Error, memory: &mut Memory) {
+        if memory.told.insert("refused") {
+            let note = format!("can't be rolled: {error}; that is tried again");
+            self.publish(Kind::Warning, "RotationRefused", note).await;
+        }
+    }
+
     /// It has been given a new template.
     pub async fn tell_started(
         &self,
@@ -151,7 +162,9 @@ impl Telling<'_> {
         match self.workload.rollout {
             // Begun by a daemon before this one.
             Rollout::UnderWay | Rollout::UnderWayForEver
-                if memory.begun.is_none() && memory.finished != Some(rotated) =>
+                if memory.begun.is_none()
+                    && memory.finished != Some(rotated)
+                    && now < later(rotated, ADOPTED) =>
             {
                 let updated = None;
                 memory.begun = Some(Begun { rotated, updated });

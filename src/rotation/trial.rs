@@ -36,12 +36,16 @@ impl Trial {
             let had = || last.and_then(|last| last.keys.get(*key).cloned());
             before.entry((*key).clone()).or_insert_with(had);
         }
-        // What is given back what it had has nothing to stand.
-        before.retain(|key, had| {
-            let next = next.keys.get(key);
+        Self { template, before }.without_given_back(&next.keys)
+    }
+
+    /// What is given back what it had, by these digests, has nothing to stand.
+    pub fn without_given_back(mut self, keys: &BTreeMap<SourceKey, String>) -> Option<Self> {
+        self.before.retain(|key, had| {
+            let next = keys.get(key);
             next.is_some() && had.as_ref() != next
         });
-        (!before.is_empty()).then_some(Self { template, before })
+        (!self.before.is_empty()).then_some(self)
     }
 
     /// Whether the rollout that it is for goes on, or has failed.
@@ -111,6 +115,17 @@ mod tests {
         assert_eq!(had(second.as_ref()), Some("a"));
         // And so the way back is no trial.
         assert_eq!(trial(baseline("c", second), "a"), None);
+    }
+
+    #[test]
+    fn what_is_given_back_without_a_rotation_is_no_trial_either() {
+        let trial = trial(baseline("a", None), "b").expect("a trial");
+        let with = |digest: &str| BTreeMap::from([(token(), digest.to_owned())]);
+        assert_eq!(
+            trial.clone().without_given_back(&with("b")),
+            Some(trial.clone())
+        );
+        assert_eq!(trial.without_given_back(&with("a")), None);
     }
 
     #[test]

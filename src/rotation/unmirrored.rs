@@ -2,7 +2,8 @@
 //! what a workload that opted in uses, once for each version.
 //!
 //! Nothing is written on them, so when their content changed is what the API server says of who wrote it: `managedFields` has, for each
-//! writer, when it last changed a field of its own. That lasts, so a restart of the daemon loses no change.
+//! writer of a part of it, when that last changed anything of its own. That lasts, so a restart of the daemon loses no change; and it may be
+//! later than the content, by which a workload that opts in then is rolled once more than it need be.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -95,6 +96,13 @@ impl Unmirrored {
                 (key.clone(), content)
             })
             .collect())
+    }
+
+    /// Forgets what was read of what is gone.
+    pub fn forget_gone(&self) {
+        let is_there =
+            |(namespace, source): &(String, Source)| self.version(namespace, source).is_some();
+        self.slots().retain(|place, _| is_there(place));
     }
 
     /// None if it was deleted meanwhile.

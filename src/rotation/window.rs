@@ -51,6 +51,9 @@ impl Window {
             to: minute(to)?,
             zone,
         };
+        if window.from == MINUTES_A_DAY {
+            return Err(format!("{from:?} is the end of a day; write 00:00"));
+        }
         if window.days.is_empty() || window.from == window.to {
             return Err(format!(
                 "the window from {from} to {to} is never open; give it days and a length"
@@ -233,6 +236,7 @@ mod tests {
         assert!(written(None, "10:00", "10:00", "UTC").contains("never open"));
         assert!(written(Some(Vec::new()), "10:00", "11:00", "UTC").contains("never open"));
         assert!(written(None, "10:00", "11:00", "Europe/Berlim").contains("Europe/Berlim"));
+        assert!(written(None, "24:00", "11:00", "UTC").contains("write 00:00"));
         for time in ["24:01", "7", "10:60", "-1:00", "99999:00"] {
             assert!(written(None, time, "11:00", "UTC").contains("time of day"));
         }

@@ -19,7 +19,7 @@ use kube::{Resource, ResourceExt};
 use serde_json::Value;
 
 use super::baseline::BASELINE;
-use super::opt_in::COMPATIBLE;
+use super::opt_in::{COMPATIBLE, ROTATE};
 use super::reference::{Reference, references};
 use super::rollout::{self, Rollout};
 
@@ -126,7 +126,11 @@ impl Workload {
     }
 
     /// Reads a Rollout of Argo; what is not as expected is as if it were not there.
-    pub fn of_argo(object: DynamicObject) -> Self {
+    pub fn of_argo(mut object: DynamicObject) -> Self {
+        if object.data.pointer("/spec/workloadRef").is_some() {
+            // Its Pods are made of another workload's template, and Argo refuses one of its own.
+            object.annotations_mut().remove(ROTATE);
+        }
         let rollout = rollout::of_argo(&object.metadata, &object.data);
         let spec = |field: &str| object.data.pointer(&format!("/spec/{field}")).cloned();
         let template = spec("template").and_then(|it| serde_json::from_value(it).ok());
@@ -411,6 +415,18 @@ mod tests {
         assert!(!paused(
             json!({"spec": {}, "status": {"phase": "Progressing"}})
         ));
+    }
+
+    #[test]
+    fn an_argo_rollout_of_another_workloads_template_is_given_none() {
+        let mut object = DynamicObject::new("r", &WorkloadKind::Rollout.api_resource());
+        object.annotations_mut().insert(ROTATE.into(), "s".into());
+        let opted_in =
+            |object: DynamicObject| Workload::of_argo(object).annotation(ROTATE).is_some();
+        object.data = json!({"spec": {"template": {}}});
+        assert!(opted_in(object.clone()));
+        object.data = json!({"spec": {"workloadRef": {"kind": "Deployment", "name": "d"}}});
+        assert!(!opted_in(object));
     }
 
     #[test]

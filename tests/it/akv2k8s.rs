@@ -660,6 +660,36 @@ async fn a_definition_that_comes_later_and_has_no_status_apart_is_read_too() {
         })
         .await;
     assert_eq!(reason, "InvalidSpec");
+    let told = Command::new(KEYTIDE)
+        .args([
+            "status",
+            "--akv2k8s",
+            "--output",
+            "json",
+            "--namespace",
+            &namespace,
+        ])
+        .env("KUBECONFIG", scene.alone.testbed.kubeconfig())
+        .output()
+        .expect("keytide runs");
+    let rows: Vec<Value> = serde_json::from_slice(&told.stdout).expect("JSON");
+    let text = |row: &Value, field: &str| row[field].as_str().unwrap_or("-").to_owned();
+    let rows: Vec<String> = rows
+        .iter()
+        .map(|row| {
+            ["kind", "name", "state"]
+                .map(|field| text(row, field))
+                .join(" ")
+        })
+        .collect();
+    assert_eq!(
+        rows,
+        [
+            "AzureKeyVaultSecret bad held",
+            "AzureKeyVaultSecret both current",
+            "AzureKeyVaultSecret good current",
+        ]
+    );
     eventually(SOON, "what has no output is counted", async || {
         let (_, metrics) = daemon.get("/metrics").await.map_err(|e| e.to_string())?;
         if metrics.contains("keytide_akv2k8s_without_output 1") {

@@ -53,20 +53,22 @@ async fn running() -> &'static Shared {
                 .await
                 .expect("a system")
                 .with_flags(&["--config-maps"]);
-            let log = testbed.log_file("keytide.log");
-            let daemon = system
-                .daemon(
-                    &log,
-                    &QUICK,
-                    &[("KEYTIDE_LOG_FILTER", "keytide=debug,info")],
-                )
-                .await;
-            Shared {
-                system,
-                daemon: RwLock::new(daemon.expect("a daemon")),
-            }
+            let daemon = RwLock::new(start(&system, testbed).await);
+            Shared { system, daemon }
         })
         .await
+}
+
+async fn start(system: &System, testbed: &Testbed) -> Daemon {
+    let log = testbed.log_file("keytide.log");
+    let filter = [("KEYTIDE_LOG_FILTER", "keytide=debug,info")];
+    let daemon = system.daemon(&log, &QUICK, &filter).await;
+    daemon.expect("a daemon")
+}
+
+async fn lives(daemon: &Daemon) -> bool {
+    let health = tokio::time::timeout(Duration::from_secs(30), daemon.get("/healthz"));
+    matches!(health.await, Ok(Ok((200, _))))
 }
 
 /// What each key of each Secret held, in order.
@@ -178,7 +180,18 @@ impl Fixture {
 
     /// The shared daemon, for tests that leave it running.
     pub async fn daemon(&self) -> RwLockReadGuard<'static, Daemon> {
-        self.shared.daemon.read().await
+        let shared = &self.shared.daemon;
+        let daemon = shared.read().await;
+        if lives(&daemon).await {
+            return daemon;
+        }
+        drop(daemon);
+        // A test that had it alone has failed, and left none.
+        let mut daemon = shared.write().await;
+        if !lives(&daemon).await {
+            *daemon = start(&self.shared.system, self.testbed).await;
+        }
+        RwLockWriteGuard::downgrade(daemon)
     }
 
     /// The shared daemon, for a test that ends it and starts it again. It waits until no other test counts on it, so tests that

@@ -8,18 +8,19 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::batch::v1::CronJob;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
-use kube::api::{DynamicObject, ListParams};
+use kube::api::{ApiResource, DynamicObject, ListParams};
 use kube::core::{ObjectMeta, PartialObjectMeta};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
 use super::Row;
+use crate::api::azure_key_vault_secret::KIND;
 use crate::api::condition::{READY, REVERTED, STALLED};
 use crate::api::{KeyVaultMirror, RotationPolicy, TargetKind};
 use crate::cli::Result;
 use crate::cli::rotation::RotationFlags;
 use crate::clock::ServerClock;
-use crate::mirror::{Activity, MIRRORED_LABEL, Target, TargetName, TargetStores};
+use crate::mirror::{Activity, MIRRORED_LABEL, Target, TargetName, TargetStores, akv2k8s};
 use crate::rotation::{
     Flights, Judge, Policies, Sources, Standing, State, Workload, WorkloadKind, Workloads,
 };
@@ -49,15 +50,17 @@ pub struct Snapshot {
     judge: Judge,
 }
 
-/// Lists what there is, in a namespace or in all.
+/// Lists what there is, with AzureKeyVaultSecrets where those are read in place.
 pub async fn snapshot(
-    client: Client,
+    here: &Here<'_>,
     clock: &ServerClock,
-    namespace: Option<&str>,
     flags: &RotationFlags,
+    in_place: bool,
 ) -> Result<Snapshot> {
-    let here = Here { client, namespace };
-    let mirrors = here.mirrors().await?;
+    let mut mirrors = here.mirrors().await?;
+    if in_place {
+        mirrors.extend(here.mirrors_in_place().await?);
+    }
     let targets = here.targets().await?;
     let judge = here.judge(clock, flags, targets, &mirrors).await?;
     Ok(Snapshot { mirrors, judge })
@@ -66,7 +69,8 @@ pub async fn snapshot(
 impl Snapshot {
     /// How everything stands.
     pub(super) async fn rows(&self) -> Result<Vec<Row>> {
-        let mut rows: Vec<Row> = self.mirrors.iter().map(row_of_mirror).collect();
+        let first = self.mirrors.iter().filter(|it| !akv2k8s::is_second(it));
+        let mut rows: Vec<Row> = first.map(row_of_mirror).collect();
         for workload in self.judge.workloads.all() {
             if let Some(standing) = self.judge.standing(&workload).await? {
                 rows.push(Row {
@@ -88,6 +92,10 @@ fn row_of_mirror(mirror: &KeyVaultMirror) -> Row {
         let mut conditions = status.into_iter().flat_map(|status| &status.conditions);
         conditions.find(|condition| condition.type_ == type_)
     };
+    let resource = akv2k8s::resource(mirror);
+    let is_mirrored = resource.is_some()
+        && !akv2k8s::has_status_of_akv2k8s(mirror)
+        && status.is_some_and(|status| status.last_change.is_some());
     let stalled = condition(STALLED).is_some_and(|condition| condition.status == "True");
     let reverted = condition(REVERTED);
     let standing = match condition(READY) {
@@ -105,6 +113,8 @@ fn row_of_mirror(mirror: &KeyVaultMirror) -> Row {
                 Some(format!("{}: {}", ready.reason, ready.message)),
             )
         }
+        // What akv2k8s' own definition has no place for.
+        None if is_mirrored => Standing::new(State::Current, None, None),
         None => Standing::new(
             State::Waiting,
             None,
@@ -113,8 +123,8 @@ fn row_of_mirror(mirror: &KeyVaultMirror) -> Row {
     };
     Row {
         namespace: mirror.namespace().unwrap_or_default(),
-        kind: "KeyVaultMirror",
-        name: mirror.name_any(),
+        kind: resource.map_or("KeyVaultMirror", |_| KIND),
+        name: resource.map_or_else(|| mirror.name_any(), |resource| resource.name.clone()),
         standing,
     }
 }
@@ -147,6 +157,16 @@ impl Here<'_> {
     pub async fn mirrors(&self) -> Result<Vec<KeyVaultMirror>> {
         let mirrors = self.api::<KeyVaultMirror>();
         Ok(mirrors.list(&ListParams::default()).await?.items)
+    }
+
+    /// AzureKeyVaultSecrets as the mirrors that they are read as; none where the cluster has no such kind.
+    pub async fn mirrors_in_place(&self) -> Result<Vec<KeyVaultMirror>> {
+        let Some(kind) = akv2k8s::served(&self.client).await? else {
+            return Ok(Vec::new());
+        };
+        let resources = self.dynamic_api(&kind).list(&ListParams::default()).await?;
+        let mirrors = resources.items.into_iter().flat_map(akv2k8s::mirrors_of);
+        Ok(mirrors.collect())
     }
 
     /// The metadata of all that mirrors have written.
@@ -208,6 +228,13 @@ impl Here<'_> {
         }
     }
 
+    fn dynamic_api(&self, kind: &ApiResource) -> Api<DynamicObject> {
+        match self.namespace {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, kind),
+            None => Api::all_with(self.client.clone(), kind),
+        }
+    }
+
     async fn targets_of<K>(
         &self,
         kind: TargetKind,
@@ -255,11 +282,7 @@ impl Here<'_> {
 
     /// None where Argo Rollouts is not installed.
     async fn rollouts(&self) -> Result<Vec<Workload>> {
-        let kind = WorkloadKind::Rollout.api_resource();
-        let api: Api<DynamicObject> = match self.namespace {
-            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &kind),
-            None => Api::all_with(self.client.clone(), &kind),
-        };
+        let api = self.dynamic_api(&WorkloadKind::Rollout.api_resource());
         match api.list(&ListParams::default()).await {
             Ok(found) => Ok(found.items.into_iter().map(Workload::of_argo).collect()),
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
