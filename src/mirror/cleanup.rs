@@ -73,17 +73,15 @@ impl Mirrors {
                 tracing::warn!(%namespace, target = %target_name, %error, "a leftover can't be removed; that is tried again");
             }
         }
-        let names: HashSet<(Option<&str>, Option<&str>)> = mirrors
-            .iter()
-            .map(|mirror| {
-                let (namespace, name) = (&mirror.metadata.namespace, &mirror.metadata.name);
-                (namespace.as_deref(), name.as_deref())
-            })
-            .collect();
-        for id in self.memories.forget_all_but(&mirrors) {
+        self.forget_gone();
+    }
+
+    /// Forgets what was remembered of mirrors that are gone.
+    fn forget_gone(&self) {
+        for id in self.memories.forget_all_but(|| self.mirrors.state()) {
             self.vaults.forget(&id);
             // One that was made anew under the same name has the same metrics.
-            if !names.contains(&(Some(id.namespace()), Some(id.name()))) {
+            if self.mirrors.get(&id.reference()).is_none() {
                 self.metrics.mirror_gone(id.namespace(), id.name());
                 self.activity.forget(id.namespace(), id.name());
             }

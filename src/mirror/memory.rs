@@ -133,14 +133,19 @@ impl Memories {
         self.lock().insert(mirror, Box::new(memory));
     }
 
-    /// Forgets mirrors that are gone, and gives them.
-    pub fn forget_all_but(&self, mirrors: &[Arc<KeyVaultMirror>]) -> Vec<MirrorId> {
+    /// Forgets mirrors that are gone, and gives them. Which there are is asked when nothing can come to be remembered: a mirror that
+    /// came after that was asked would be taken for one that is gone.
+    pub fn forget_all_but(
+        &self,
+        mirrors: impl FnOnce() -> Vec<Arc<KeyVaultMirror>>,
+    ) -> Vec<MirrorId> {
+        let mut memories = self.lock();
+        let mirrors = mirrors();
         // One that is read in place may get another name under its UID.
         let metadata = mirrors.iter().map(|mirror| &mirror.metadata);
         let live: HashSet<_> = metadata
             .map(|it| [&it.uid, &it.namespace, &it.name].map(Option::as_deref))
             .collect();
-        let mut memories = self.lock();
         let gone = memories.extract_if(|id, _| {
             let id = [&id.0.uid, &id.0.namespace, &id.0.name];
             !live.contains(&id.map(|it| Some(it.as_str())))
@@ -203,11 +208,19 @@ mod tests {
         let memories = Memories::default();
         memories.keep(MirrorId::of(&mirror("a", "1")), Memory::default());
         memories.keep(MirrorId::of(&mirror("b", "2")), Memory::default());
-        let gone = memories.forget_all_but(&[mirror("b", "2")]);
-        assert_eq!(gone, [MirrorId::of(&mirror("a", "1"))]);
-        assert!(memories.forget_all_but(&[mirror("b", "2")]).is_empty());
+        let forget = |live: &[Arc<KeyVaultMirror>]| {
+            memories.forget_all_but(|| {
+                assert!(memories.0.try_lock().is_err(), "nothing comes meanwhile");
+                live.to_vec()
+            })
+        };
+        let b = mirror("b", "2");
+        assert_eq!(
+            forget(std::slice::from_ref(&b)),
+            [MirrorId::of(&mirror("a", "1"))]
+        );
+        assert!(forget(std::slice::from_ref(&b)).is_empty());
         // Its name is another one now.
-        let gone = memories.forget_all_but(&[mirror("c", "2")]);
-        assert_eq!(gone, [MirrorId::of(&mirror("b", "2"))]);
+        assert_eq!(forget(&[mirror("c", "2")]), [MirrorId::of(&b)]);
     }
 }
