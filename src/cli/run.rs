@@ -147,7 +147,7 @@ impl Run {
             ca_bundle: self.vaults.ca_bundle(),
             credential: self.vaults.credential(),
             service_accounts: self.vaults.service_accounts(),
-            akv2k8s: self.akv2k8s.akv2k8s,
+            akv2k8s: self.akv2k8s.in_place(),
             config_maps: self.config_maps,
             survey: SurveySettings {
                 mode: self.survey,

@@ -78,7 +78,7 @@ impl Status {
                 client,
                 namespace: namespace.as_deref(),
             };
-            let in_place = self.akv2k8s.akv2k8s;
+            let in_place = self.akv2k8s.in_place();
             let snapshot = snapshot(&here, &clock, &self.rotation, in_place).await?;
             let rows = snapshot.rows().await?;
             let text = match self.output {

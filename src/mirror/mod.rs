@@ -65,6 +65,7 @@ pub use self::preview::{KeyChange, KeyPreview, KeyVersion, Preview, TargetChange
 pub use self::record::Content as KeyContent;
 pub use self::record::{KeyRecord, Record, records};
 pub use self::revert_requests::{AskedReverts, RevertRequest, RevertRequests};
+pub use self::schedule::backoff;
 pub use self::status::Failure;
 pub use self::target::Target;
 pub use self::target_name::TargetName;

@@ -341,16 +341,8 @@ fn a_version_that_was_gone_back_to_and_can_not_be_read_any_more_stays_until_the_
 fn of_contents_that_failed_together_all_are_gone_back_from_or_none() {
     let sources = [source("user", None), source("password", None)];
     let key = |object: &str, previous: Option<&str>| KeyRecord {
-        digest: format!("{object}-b"),
-        object: record::object(&host(), ObjectKind::Secret, object),
-        version: "1".into(),
-        updated: None,
-        expires: None,
-        changed: at(1),
-        first: false,
-        unsettled_since: None,
         previous: previous.map(str::to_owned),
-        failed: None,
+        ..key_of(object)
     };
     let requests = ["user", "password"].map(|object| {
         let request = RevertRequest {
@@ -397,16 +389,8 @@ fn what_can_not_be_read_any_more_holds_up_what_has_the_failed_version_alone() {
     let mut record = World::new(&[]).record;
     for name in names {
         let key = KeyRecord {
-            digest: "d".into(),
-            object: record::object(&host(), ObjectKind::Secret, name),
-            version: "1".into(),
-            updated: None,
-            expires: None,
-            changed: at(1),
-            first: false,
-            unsettled_since: None,
-            previous: None,
             failed: Some("2".into()),
+            ..key_of(name)
         };
         record.keys.insert(name.to_owned(), key);
     }
@@ -443,6 +427,22 @@ fn of_what_a_template_makes_of_several_objects_there_is_no_version_before() {
     let sources = [source("password", None), source("user", None)];
     let prior = PriorVersions::of(&host(), &sources, Some(&record), &requests);
     assert!(matches!(prior.refusal, Some(CannotRevert::Several { .. })));
+}
+
+/// The record of a key with version 1 of an object.
+fn key_of(object: &str) -> KeyRecord {
+    KeyRecord {
+        digest: format!("{object}-b"),
+        object: record::object(&host(), ObjectKind::Secret, object),
+        version: "1".into(),
+        updated: None,
+        expires: None,
+        changed: at(1),
+        first: false,
+        unsettled_since: None,
+        previous: None,
+        failed: None,
+    }
 }
 
 fn source(name: &str, version: Option<&str>) -> Source {

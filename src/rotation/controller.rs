@@ -29,7 +29,7 @@ use super::workload::{Workload, WorkloadId, WorkloadKind};
 use crate::api::RotationPolicy;
 use crate::daemon::Stop;
 use crate::digest::DigestKey;
-use crate::mirror::{AskedReverts, RevertRequests, TargetName};
+use crate::mirror::{AskedReverts, RevertRequests, TargetName, backoff};
 use crate::telemetry::{Events, Metrics};
 
 /// Workloads looked after at once; what they wait for is the API server alone.
@@ -37,9 +37,8 @@ const CONCURRENCY: u16 = 16;
 
 /// Pause after someone else wrote at the same moment.
 const RACE_PAUSE: Duration = Duration::from_millis(500);
-/// Pause after the API server could not be asked; it doubles as long as it can't.
+/// Pause after workloads could not be listed at the start.
 const ERROR_PAUSE: Duration = Duration::from_secs(2);
-const LONGEST_ERROR_PAUSE: Duration = Duration::from_secs(300);
 /// Longest time until a workload that waits is looked at again: clocks may be set meanwhile.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 /// How long after a workload the mirrors may come that are installed with it.
@@ -195,8 +194,7 @@ impl Rotations {
             kind = workload.kind.name(),
             workload = workload.name_any()
         );
-        let action = this.look_after(&workload).instrument(span).await;
-        Ok(action)
+        Ok(this.look_after(&workload).instrument(span).await)
     }
 
     async fn look_after(&self, workload: &Workload) -> Action {
@@ -219,10 +217,9 @@ impl Rotations {
             // Whatever wrote in between is seen by the watch; the pause is for when it was seen already.
             Err(error) if is_race(&error) => Some(RACE_PAUSE),
             Err(error) => {
-                let pause = ERROR_PAUSE.saturating_mul(1 << memory.failures.min(8));
                 memory.failures = memory.failures.saturating_add(1);
                 tracing::warn!(%error, "a workload can't be looked after; that is tried again");
-                Some(pause.min(LONGEST_ERROR_PAUSE))
+                Some(backoff(memory.failures, LONGEST_PAUSE))
             }
         };
         self.memories.keep(id, memory);

@@ -48,20 +48,27 @@ async fn a_secret_without_a_key_of_its_type_is_not_written() {
     assert_eq!(kept.resource_version(), written.resource_version());
 }
 
+/// One of the mirrors that fill the TLS Secret `t` together.
+fn part(fixture: &Fixture, name: &str) -> Value {
+    let mut mirror = typed(fixture, name, "kubernetes.io/tls", expanded(name));
+    mirror["spec"]["target"]["name"] = json!("t");
+    mirror
+}
+
+/// What they fill it with.
+fn set_parts(fixture: &Fixture) {
+    fixture.set("pair", r#"{"tls.crt": "c", "tls.key": "k"}"#);
+    fixture.set("more", r#"{"more": "m"}"#);
+}
+
 #[tokio::test]
 async fn keys_of_a_type_that_another_mirror_fills_are_there() {
     let fixture = Fixture::new("unfit-shared").await;
     let _daemon = fixture.daemon().await;
-    fixture.set("pair", r#"{"tls.crt": "c", "tls.key": "k"}"#);
-    fixture.set("more", r#"{"more": "m"}"#);
-    let mirror = |name: &str| {
-        let mut mirror = typed(&fixture, name, "kubernetes.io/tls", expanded(name));
-        mirror["spec"]["target"]["name"] = json!("t");
-        mirror
-    };
-    fixture.apply(&mirror("pair")).await;
+    set_parts(&fixture);
+    fixture.apply(&part(&fixture, "pair")).await;
     fixture.reason("pair", "Mirrored").await;
-    fixture.apply(&mirror("more")).await;
+    fixture.apply(&part(&fixture, "more")).await;
     fixture
         .secret_has_keys("t", &["more", "tls.crt", "tls.key"])
         .await;
@@ -71,11 +78,9 @@ async fn keys_of_a_type_that_another_mirror_fills_are_there() {
 async fn a_mirror_that_came_before_those_that_fill_the_rest_is_looked_at_when_they_have() {
     let fixture = Fixture::new("unfit-first").await;
     let _daemon = fixture.daemon().await;
-    fixture.set("pair", r#"{"tls.crt": "c", "tls.key": "k"}"#);
-    fixture.set("more", r#"{"more": "m"}"#);
+    set_parts(&fixture);
     let mirror = |name: &str| {
-        let mut mirror = typed(&fixture, name, "kubernetes.io/tls", expanded(name));
-        mirror["spec"]["target"]["name"] = json!("t");
+        let mut mirror = part(&fixture, name);
         mirror["spec"]["refreshInterval"] = json!("2h");
         mirror
     };
